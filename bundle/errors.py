@@ -1,0 +1,54 @@
+"""The errors of flipmap, and the exit codes that they stand for.
+
+FlipmapError
+├── ScanError      one scan cannot be read or scored: it is named, the rest of the batch goes on
+├── OutputError    a result cannot be written (no permission, disk full)
+├── DatasetError   a folder holds nothing to work on, or a split does not fit it
+└── WeightsError   the weights or their calibration are missing, or do not belong together
+
+Every error says what is wrong, where, and the way out.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+__all__ = ["EXIT_CODES", "DatasetError", "FlipmapError", "OutputError", "ScanError", "WeightsError"]
+
+
+class FlipmapError(Exception):
+    """Something that the user can mend.
+
+    Args:
+        where: the file, folder or setting that the error is about.
+        reason: what is wrong with it, with the offending value.
+        remedy: what to do about it.
+    """
+
+    def __init__(self, where: str | Path, reason: str, remedy: str) -> None:
+        self.where, self.reason, self.remedy = str(where), reason, remedy
+        super().__init__(f"{where}: {reason}. {remedy}")
+
+    def __reduce__(self):
+        # Exceptions are rebuilt from `args` alone, which is not what __init__ takes: loader workers need this.
+        return type(self), (self.where, self.reason, self.remedy)
+
+
+class ScanError(FlipmapError):
+    """One scan cannot be read or scored."""
+
+
+class OutputError(FlipmapError):
+    """A result cannot be written."""
+
+
+class DatasetError(FlipmapError):
+    """A folder holds nothing to work on, or a split does not fit it."""
+
+
+class WeightsError(FlipmapError):
+    """Weights or calibration are missing, or do not belong together."""
+
+
+#: What a batch run returns to the shell.
+EXIT_CODES = {"all good": 0, "some case failed": 1, "usage": 2, "nothing to do": 3, "interrupted": 130}

@@ -1,0 +1,133 @@
+"""NIfTI in and out: tolerant when reading, strict when writing, whole files or none."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
+
+from ..errors import OutputError, ScanError
+
+__all__ = ["read_scan", "write_map"]
+
+MIN_VOXELS = 8  # along the two longest axes: less is no picture
+READ_FAILURES = (ImageFileError, HeaderDataError, OSError, EOFError, zlib.error, ValueError)
+
+
+def read_scan(path: str | Path | Sequence[str | Path], channels: int = 1, constant: bool = False) -> MetaTensor:
+    """Read one scan, checked for everything that would make its map meaningless.
+
+    Args:
+        path: a NIfTI file, or a sequence of ``channels`` files on one grid, one contrast each.
+        channels: number of contrasts expected; more than one may also come as the fourth axis of a single file.
+        constant: allow a volume of one value only (an empty mask).
+
+    Returns:
+        float32 tensor (channels, X, Y, Z) with its affine (4 x 4, RAS+ world, mm) and ``filename_or_obj`` in its meta.
+
+    Raises:
+        ScanError: unreadable or truncated, not 3-D, empty, not finite, constant, or without a usable affine.
+    """
+    paths = [path] if isinstance(path, (str, Path)) else list(path)
+    volumes, affine = [], None
+    for one in paths:
+        volume, its_affine = _read_volume(Path(one), channels if len(paths) == 1 else 1, constant)
+        if affine is not None and (volume.shape[1:] != volumes[0].shape[1:] or not np.allclose(its_affine, affine)):
+            raise ScanError(one, f"not on the grid of {paths[0]}", "Register and resample the contrasts to one grid")
+        affine = its_affine
+        volumes.append(volume)
+    data = np.concatenate(volumes)
+    if len(data) != channels:
+        raise ScanError(paths[0], f"{len(data)} contrasts, the network takes {channels}", "Give the contrasts it takes")
+    return MetaTensor(torch.from_numpy(data), affine=affine, meta={"filename_or_obj": str(paths[0])})
+
+
+def _read_volume(path: Path, channels: int, constant: bool) -> tuple[np.ndarray, np.ndarray]:
+    if not path.is_file():
+        raise ScanError(path, "no such file", "Check the path")
+    try:
+        image = nib.load(path)
+        shape = image.shape
+        if image.ndim == 4 and shape[3] in (1, channels):
+            shape = shape[:3]
+        _check_shape(path, shape)
+        data = np.asarray(image.dataobj, dtype=np.float32)
+    except MemoryError as error:
+        raise ScanError(path, "larger than the memory", "Check that its header is right") from error
+    except READ_FAILURES as error:
+        raise ScanError(path, f"not readable as NIfTI ({_one_line(error)})", "Export or download it again") from error
+    data = np.moveaxis(data.reshape(*shape, -1), -1, 0)
+    _check_values(path, data, constant)
+    affine = np.asarray(image.affine, dtype=np.float64)
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-6:
+        raise ScanError(path, "its affine is singular or not finite", "Mend the header's sform or qform")
+    return np.ascontiguousarray(data), affine
+
+
+def _check_shape(path: Path, shape: tuple[int, ...]) -> None:
+    if len(shape) != 3:
+        raise ScanError(path, f"{len(shape)}-D (shape {shape}), expected 3-D", "Give one volume a file")
+    if min(shape) < 1 or sorted(shape)[1] < MIN_VOXELS:
+        raise ScanError(path, f"shape {shape} is too small for a scan", "Check that this is the volume meant")
+
+
+def _check_values(path: Path, data: np.ndarray, constant: bool) -> None:
+    bad = data.size - int(np.isfinite(data).sum())
+    if bad:
+        raise ScanError(path, f"{bad} voxels are NaN or infinite", "Replace them, knowing what they stand for")
+    for volume in data:
+        if not constant and volume.min() == volume.max():
+            raise ScanError(path, f"every voxel is {volume.flat[0]:g}", "Check the export: there is no image in it")
+
+
+def write_map(path: str | Path, data: np.ndarray, affine: np.ndarray, dtype: type = np.float32) -> None:
+    """Write a 3-D array as NIfTI; the file appears under its name when it is complete, or not at all.
+
+    Args:
+        path: ends in ``.nii.gz``.
+        data: array (X, Y, Z) on the scan's own grid.
+        affine: the scan's affine, 4 x 4, mm.
+        dtype: type on disk.
+
+    Raises:
+        OutputError: when the file cannot be written (disk full, no permission).
+    """
+    path = Path(path)
+    image = nib.Nifti1Image(np.asarray(data, dtype=dtype), affine)
+    image.header.set_xyzt_units("mm")
+    # Both forms, so that a reader of either gets the scan's geometry.
+    image.set_sform(affine, code=1)
+    image.set_qform(affine, code=1)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=".unfinished_", suffix=".nii.gz", dir=path.parent)
+        os.close(handle)
+        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes a private file; a result is an ordinary one
+        nib.save(image, temporary)
+        os.replace(temporary, path)
+        temporary = None
+    except OSError as error:
+        raise OutputError(path, f"cannot be written ({_one_line(error)})", "Free space or allow writing") from error
+    finally:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

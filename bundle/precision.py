@@ -1,0 +1,45 @@
+"""Where and in what precision a network runs: CUDA when there, else the CPU; bfloat16 where the hardware has it."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+
+import torch
+
+__all__ = ["PRECISIONS", "autocast", "best_device", "supports_bfloat16"]
+
+PRECISIONS = ("auto", "bfloat16", "float32")
+
+
+def best_device(name: str = "auto") -> torch.device:
+    """``cuda`` when a CUDA device is there, else ``cpu``; any name other than ``auto`` is taken as it is."""
+    if name != "auto":
+        return torch.device(name)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def supports_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 is native on ``device``; on a CPU without it, emulation is slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return False
+
+
+def autocast(device: torch.device, precision: str = "auto") -> AbstractContextManager:
+    """Autocast to bfloat16 on ``device`` as ``precision`` asks.
+
+    MONAI's engines autocast on CUDA only, so the inferers do it themselves, alike on every device.
+
+    Args:
+        device: where the tensors are.
+        precision: ``auto`` (bfloat16 where it is native), ``bfloat16`` or ``float32``.
+
+    Raises:
+        ValueError: on any other ``precision``.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision {precision!r} is not one of {', '.join(PRECISIONS)}")
+    wanted = precision == "bfloat16" or (precision == "auto" and supports_bfloat16(device))
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=wanted)

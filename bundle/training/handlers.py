@@ -1,0 +1,107 @@
+"""Handlers of the training runs: moving average, weights on disk, pictures."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from ignite.engine import Engine, Events
+from ignite.handlers import EMAHandler
+from monai.handlers import CheckpointLoader, CheckpointSaver
+from torch import nn
+
+__all__ = ["EMA", "ReconstructionPictures", "Resume", "WeightsWriter"]
+
+
+class EMA(EMAHandler):
+    """ignite's exponential moving average of weights, attached as MONAI attaches its handlers.
+
+    Args:
+        model: the module under training.
+        decay: weight of the past, per iteration (0.999 in arXiv 2403.11667).
+        warmup_iters: iterations over which ``decay`` is reached.
+    """
+
+    def __init__(self, model: nn.Module, decay: float = 0.999, warmup_iters: int = 200) -> None:
+        super().__init__(model, momentum=1 - decay, momentum_warmup=min(0.1, 100 * (1 - decay)), warmup_iters=warmup_iters)
+
+    def attach(self, engine: Engine) -> None:
+        super().attach(engine, name="ema_momentum", event=Events.ITERATION_COMPLETED)
+
+
+class WeightsWriter:
+    """After every epoch, write the whole network with the averaged weights in the part under training.
+
+    What is written is a pure tensor state dict that ``torch.load(…, weights_only=True)`` takes; the file is replaced
+    whole, so an interrupted run leaves the last complete one.
+
+    Args:
+        path: where to.
+        network: the whole network.
+        part: name of the submodule under training.
+        average: its moving average.
+    """
+
+    def __init__(self, path: str | Path, network: nn.Module, part: str, average: nn.Module) -> None:
+        self.path, self.network, self.part, self.average = Path(path), network, part, average
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        state = {name: tensor.detach().cpu() for name, tensor in self.network.state_dict().items()}
+        average = {f"{self.part}.{name}": tensor.detach().cpu() for name, tensor in self.average.state_dict().items()}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.path.with_suffix(".unfinished")
+        torch.save(state | {name.replace(".module.", "."): tensor for name, tensor in average.items()}, temporary)
+        os.replace(temporary, self.path)
+
+
+class ReconstructionPictures:
+    """Every so many epochs of the trainer, a PNG of validation images, their outputs and the differences.
+
+    Args:
+        folder: where to; files are named by epoch.
+        interval: epochs between pictures.
+        rows: images a picture.
+        output: engine output → (images, outputs), each a list of (C, H, W); MONAI's ``image`` and ``pred`` by default.
+    """
+
+    def __init__(self, folder: str | Path, interval: int = 5, rows: int = 4, output: Callable | None = None) -> None:
+        self.folder, self.interval, self.rows = Path(folder), interval, rows
+        self.output = output or (lambda items: ([i["image"] for i in items], [i["pred"] for i in items]))
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.ITERATION_COMPLETED(once=1), self)
+
+    def __call__(self, engine: Engine) -> None:
+        if engine.state.epoch % self.interval and engine.state.epoch != 1:
+            return
+        from ..report.figures import save_panels
+
+        images, outputs = (tensors[: self.rows] for tensors in self.output(engine.state.output))
+        rows = [(i[0], o[0], i[0] - o[0]) for i, o in zip(images, outputs, strict=True)]
+        rows = [[torch.as_tensor(panel).float().cpu().numpy() for panel in row] for row in rows]
+        save_panels(self.folder / f"epoch_{engine.state.epoch:04d}.png", rows, ("image", "output", "difference"))
+
+
+class Resume:
+    """Go on from the newest checkpoint in a folder, if there is one, and keep leaving checkpoints there.
+
+    Args:
+        folder: of the checkpoints.
+        objects: name → object with a state dict; the trainer itself joins them.
+        interval: epochs between checkpoints; the last two are kept.
+    """
+
+    def __init__(self, folder: str | Path, objects: dict, interval: int = 1) -> None:
+        self.folder, self.objects, self.interval = Path(folder), objects, interval
+
+    def attach(self, engine: Engine) -> None:
+        objects = {"trainer": engine, **self.objects}
+        found = sorted(self.folder.glob("checkpoint_epoch=*.pt"), key=lambda path: path.stat().st_mtime)
+        if found:
+            CheckpointLoader(str(found[-1]), objects, map_location=engine.state.device).attach(engine)
+        CheckpointSaver(str(self.folder), objects, epoch_level=True, save_interval=self.interval, n_saved=2).attach(engine)

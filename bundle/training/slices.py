@@ -1,0 +1,81 @@
+"""Healthy slices of labelled or unlabelled scans, held in memory."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from monai.transforms import Randomizable
+from torch.utils.data import Dataset
+
+from ..errors import DatasetError, ScanError
+
+__all__ = ["SliceDataset"]
+
+logger = logging.getLogger(__name__)
+
+
+class SliceDataset(Dataset, Randomizable):
+    """Slices of scans on the model's grid.
+
+    An item is ``image`` (C, H, W) and ``donor``, a slice of another scan that synthetic anomalies may take patches from.
+
+    Args:
+        data: datalist with ``image`` and, where known, ``label``: slices that touch a label are left out.
+        preprocessing: case → dictionary of ``image`` (C, X, Y, Z) and, if the case has one, ``label``.
+        transform: random transforms of an item.
+        min_foreground: least part of the frame that must not be air.
+        seed: makes every item draw its own reproducible randomness (for validation); None draws anew each time.
+
+    Raises:
+        DatasetError: when no slice is left.
+    """
+
+    def __init__(
+        self,
+        data: Sequence[dict],
+        preprocessing: Callable,
+        transform: Callable | None = None,
+        min_foreground: float = 0.05,
+        seed: int | None = None,
+    ) -> None:
+        self.transform, self.min_foreground, self.seed = transform, min_foreground, seed
+        self.slices: list[torch.Tensor] = []
+        self.scan_of: list[int] = []
+        for number, case in enumerate(data):
+            try:
+                self._add(number, preprocessing(dict(case)))
+            except ScanError as error:
+                logger.error("left out of training: %s", error)
+        if not self.slices:
+            raise DatasetError("the training cases", "no healthy slice in them", "Check the labels and the split")
+        logger.info("%d healthy slices of %d scans", len(self.slices), len(set(self.scan_of)))
+
+    def _add(self, number: int, case: dict) -> None:
+        image = torch.as_tensor(np.asarray(case["image"])).half().movedim(-1, 0)
+        healthy = (image > 0.05).float().mean((1, 2, 3)) >= self.min_foreground
+        if "label" in case:
+            healthy &= torch.as_tensor(np.asarray(case["label"])).amax((0, 1, 2)) == 0
+        self.slices.extend(image[healthy].clone())
+        self.scan_of.extend([number] * int(healthy.sum()))
+
+    def __len__(self) -> int:
+        return len(self.slices)
+
+    def __getitem__(self, index: int) -> dict:
+        if self.seed is not None:
+            self.set_random_state(self.seed + index)
+            if isinstance(self.transform, Randomizable):
+                self.transform.set_random_state(self.seed + index)
+        item = {"image": self.slices[index].float(), "donor": self.slices[self._donor(index)].float()}
+        return self.transform(item) if self.transform is not None else item
+
+    def _donor(self, index: int) -> int:
+        """A random slice of another scan; the slice itself when there is only one scan."""
+        for _ in range(20):
+            donor = int(self.R.randint(len(self.slices)))
+            if self.scan_of[donor] != self.scan_of[index]:
+                return donor
+        return index

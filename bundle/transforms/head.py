@@ -1,0 +1,52 @@
+"""The head in a scan: where it is, and the intensity that its inside has."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import ndimage
+
+__all__ = ["head_mask", "reference_intensity"]
+
+AIR_FRACTION = 0.08  # of the 99th percentile: MRI's air noise lies below, skin and cerebrospinal fluid above
+INSIDE_MM = 15.0  # deeper than scalp and skull: mostly brain, whether the skull is there or not
+
+
+def head_mask(volume: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
+    """Voxels of the head: above air, in one piece, without holes in any axial slice.
+
+    Args:
+        volume: (X, Y, Z), not negative, air near zero, the third axis from foot to head.
+        spacing: voxel size, mm.
+
+    Returns:
+        bool array (X, Y, Z); empty when nothing stands out from the air.
+    """
+    smooth = ndimage.gaussian_filter(volume, sigma=[1.5 / s if s < 3 else 0 for s in spacing])
+    bright = volume[volume > 0]
+    if bright.size == 0:
+        return np.zeros(volume.shape, bool)
+    mask = smooth > AIR_FRACTION * np.percentile(bright, 99)
+    labels, count = ndimage.label(mask)
+    if count > 1:
+        mask = labels == np.bincount(labels.ravel())[1:].argmax() + 1
+    filled = [ndimage.binary_fill_holes(mask[..., z]) for z in range(mask.shape[-1])]
+    return np.stack(filled, axis=-1)
+
+
+def reference_intensity(volume: np.ndarray, mask: np.ndarray, spacing: tuple[float, float, float]) -> float:
+    """Median intensity well inside the head: the unit of intensity of a scan.
+
+    The frame does not enter (how much air there is says nothing), nor do scalp fat and skull, which a skull-stripped
+    scan lacks.
+
+    Args:
+        volume, mask, spacing: as in, and from, `head_mask`.
+
+    Returns:
+        the median over voxels at least 15 mm inside the head, or over the whole head where that leaves none.
+    """
+    in_plane = np.stack(
+        [ndimage.distance_transform_edt(mask[..., z], sampling=spacing[:2]) for z in range(mask.shape[-1])], axis=-1
+    )
+    inside = in_plane >= INSIDE_MM
+    return float(np.median(volume[inside if inside.any() else mask]))

@@ -1,0 +1,165 @@
+"""Brain MRI from what a scanner gives to the model's grid, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import InvertibleTransform, MapTransform, SpatialResample
+from scipy import ndimage
+
+from ..errors import ScanError
+from ..io.nifti import read_scan
+from .head import head_mask, reference_intensity
+
+__all__ = ["LoadScand", "ScaleHeadIntensityd", "ToModelGridd"]
+
+HOUNSFIELD_AIR = -200.0  # no MRI has such values, every CT of a head has
+
+
+class LoadScand(MapTransform):
+    """Read scans by `bundle.io.nifti.read_scan`; labels, which may be empty, by their ``label_keys``.
+
+    Args:
+        keys: keys of file paths.
+        channels: number of contrasts of a scan.
+        label_keys: those of ``keys`` that hold masks: one channel, and an empty one is no error.
+        allow_missing_keys: leave out keys that a case has not got.
+    """
+
+    def __init__(
+        self, keys: KeysCollection, channels: int = 1, label_keys: Sequence[str] = (), allow_missing_keys: bool = False
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.channels, self.label_keys = channels, tuple(label_keys)
+
+    def __call__(self, data: Mapping[Hashable, object]) -> dict:
+        d = dict(data)
+        for key in self.key_iterator(d):
+            d[key] = read_scan(d[key], 1 if key in self.label_keys else self.channels, key in self.label_keys)
+        return d
+
+
+class ScaleHeadIntensityd(MapTransform):
+    """Intensities in units of the inside of the head: x ↦ clip(x / (headroom · reference), 0, 1), each channel alone.
+
+    The reference is one number a scan and channel (`reference_intensity`), never one a slice.
+
+    Args:
+        keys: keys of scans (C, X, Y, Z), foot to head along the last axis.
+        headroom: where the scale ends, in multiples of the reference intensity.
+
+    Raises:
+        ScanError: when the intensities are not those of an MRI, or no head can be found.
+    """
+
+    def __init__(self, keys: KeysCollection, headroom: float = 3.0) -> None:
+        super().__init__(keys)
+        self.headroom = headroom
+
+    def __call__(self, data: Mapping[Hashable, MetaTensor]) -> dict:
+        d = dict(data)
+        for key in self.key_iterator(d):
+            scan = d[key]
+            spacing = tuple(float(s) for s in scan.pixdim)
+            name = scan.meta.get("filename_or_obj", key)
+            d[key] = MetaTensor(
+                torch.stack([torch.from_numpy(self._scale(c, spacing, name)) for c in scan.numpy()]),
+                meta=scan.meta,
+                applied_operations=scan.applied_operations,
+            )
+        return d
+
+    def _scale(self, volume: np.ndarray, spacing: tuple, name: str) -> np.ndarray:
+        volume = _without_offset(volume, name)
+        mask = head_mask(volume, spacing)
+        reference = reference_intensity(volume, mask, spacing) if mask.any() else 0.0
+        if reference <= 0:
+            raise ScanError(name, "no head stands out from the background", "Check that this is a head scan")
+        return np.clip(volume / (self.headroom * reference), 0, 1).astype(np.float32)
+
+
+def _without_offset(volume: np.ndarray, name: str) -> np.ndarray:
+    """Air at zero, nothing below: rescaled or z-scored scans are shifted, a CT is refused."""
+    lowest = float(volume.min())
+    if lowest >= 0:
+        return volume
+    if lowest < HOUNSFIELD_AIR:
+        raise ScanError(name, f"values down to {lowest:g} look like a CT's", "Give an MRI")
+    background = float(np.median([volume[x, y, z] for x in (0, -1) for y in (0, -1) for z in (0, -1)]))
+    if (volume < background).mean() > 0.05:
+        raise ScanError(
+            name,
+            f"{(volume < background).mean():.0%} of the voxels are darker than the background ({background:g})",
+            "Give intensities as they came from the scanner, or with the background as the lowest value",
+        )
+    return np.maximum(volume - background, 0)
+
+
+class ToModelGridd(MapTransform, InvertibleTransform):
+    """Resample onto the model's grid, in the scan's own planes, centred on the head; its inverse returns exactly
+    to the scan's grid.
+
+    In plane the grid has a fixed size and spacing. Across planes the slices stay as acquired, unless they are so thin
+    that several fit into ``slice_spacing``: then that many are averaged. Scans are low-pass filtered first where the
+    new grid is coarser.
+
+    Args:
+        keys: keys of tensors (C, X, Y, Z) on one grid, oriented so that Z runs across axial planes.
+        size: in-plane grid, voxels.
+        spacing: in-plane voxel size, mm.
+        slice_spacing: thickness to average thin slices to, mm.
+        source_key: the scan that the head is found on.
+        allow_missing_keys: leave out keys that a case has not got.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        size: Sequence[int] = (128, 128),
+        spacing: float = 1.875,
+        slice_spacing: float = 3.0,
+        source_key: str = "image",
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.size, self.spacing, self.slice_spacing, self.source_key = tuple(size), spacing, slice_spacing, source_key
+        self.resample = SpatialResample(mode="bilinear", padding_mode="zeros", align_corners=False)
+
+    def __call__(self, data: Mapping[Hashable, MetaTensor]) -> dict:
+        d = dict(data)
+        source = d[self.source_key]
+        affine, shape, step = self._grid(source)
+        for key in self.key_iterator(d):
+            d[key] = self.resample(_low_pass(d[key], step), dst_affine=affine, spatial_size=shape)
+        return d
+
+    def inverse(self, data: Mapping[Hashable, MetaTensor]) -> dict:
+        d = dict(data)
+        for key in self.key_iterator(d):
+            d[key] = self.resample.inverse(d[key])
+        return d
+
+    def _grid(self, source: MetaTensor) -> tuple[torch.Tensor, tuple[int, ...], np.ndarray]:
+        """Affine and shape of the model's grid for a scan, and its voxel steps in voxels of the scan."""
+        spacing = np.array([float(s) for s in source.pixdim])
+        mask = head_mask(source.numpy().mean(0), tuple(spacing))
+        thin = max(1, round(self.slice_spacing / spacing[2]))
+        step = np.array([self.spacing / spacing[0], self.spacing / spacing[1], thin])
+        shape = (*self.size, max(1, int(np.ceil(source.shape[3] / thin))))
+        extent = [np.flatnonzero(mask.any(tuple(a for a in range(3) if a != axis))) for axis in range(2)]
+        centre = [(e[0] + e[-1]) / 2 if e.size else (n - 1) / 2 for e, n in zip(extent, source.shape[1:3], strict=True)]
+        first = [centre[axis] - step[axis] * (shape[axis] - 1) / 2 for axis in range(2)]
+        to_voxel = np.diag([*step, 1.0])
+        to_voxel[:3, 3] = [*first, (thin - 1) / 2]
+        return source.affine @ torch.as_tensor(to_voxel, dtype=source.affine.dtype), shape, step
+
+
+def _low_pass(scan: MetaTensor, step: np.ndarray) -> MetaTensor:
+    """Gaussian of the variance that a box of ``step`` voxels has more than one of a single voxel."""
+    sigma = [np.sqrt(max(s * s - 1, 0) / 12) for s in step]
+    smooth = ndimage.gaussian_filter(scan.numpy(), sigma=[0, *sigma])
+    return MetaTensor(torch.from_numpy(smooth), meta=scan.meta, applied_operations=scan.applied_operations)
