@@ -32,7 +32,8 @@ def read_scan(path: str | Path | Sequence[str | Path], channels: int = 1, consta
         constant: allow a volume of one value only (an empty mask).
 
     Returns:
-        float32 tensor (channels, X, Y, Z) with its affine (4 x 4, RAS+ world, mm) and ``filename_or_obj`` in its meta.
+        float32 tensor (channels, X, Y, Z) with its affine (4 x 4, RAS+ world, mm); its meta has ``filename_or_obj``, and
+        ``original_affine`` and ``spatial_shape``, which no transform changes.
 
     Raises:
         ScanError: unreadable or truncated, not 3-D, empty, not finite, constant, or without a usable affine.
@@ -48,7 +49,8 @@ def read_scan(path: str | Path | Sequence[str | Path], channels: int = 1, consta
     data = np.concatenate(volumes)
     if len(data) != channels:
         raise ScanError(paths[0], f"{len(data)} contrasts, the network takes {channels}", "Give the contrasts it takes")
-    return MetaTensor(torch.from_numpy(data), affine=affine, meta={"filename_or_obj": str(paths[0])})
+    meta = {"filename_or_obj": str(paths[0]), "original_affine": affine, "spatial_shape": np.array(data.shape[1:])}
+    return MetaTensor(torch.from_numpy(data), affine=affine, meta=meta)
 
 
 def _read_volume(path: Path, channels: int, constant: bool) -> tuple[np.ndarray, np.ndarray]:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from ignite.handlers import EMAHandler
 from monai.handlers import CheckpointLoader, CheckpointSaver
 from torch import nn
 
-__all__ = ["EMA", "ReconstructionPictures", "Resume", "WeightsWriter"]
+from ..report.figures import save_panels
+
+__all__ = ["EMA", "Pictures", "Resume", "WeightsWriter"]
 
 
 class EMA(EMAHandler):
@@ -59,32 +62,39 @@ class WeightsWriter:
         os.replace(temporary, self.path)
 
 
-class ReconstructionPictures:
-    """Every so many epochs of the trainer, a PNG of validation images, their outputs and the differences.
+class Pictures:
+    """Every so many epochs, a PNG of what the validator sees and says.
 
     Args:
         folder: where to; files are named by epoch.
+        columns: keys of the engine's output, or two joined by a minus for their difference.
         interval: epochs between pictures.
         rows: images a picture.
-        output: engine output → (images, outputs), each a list of (C, H, W); MONAI's ``image`` and ``pred`` by default.
     """
 
-    def __init__(self, folder: str | Path, interval: int = 5, rows: int = 4, output: Callable | None = None) -> None:
-        self.folder, self.interval, self.rows = Path(folder), interval, rows
-        self.output = output or (lambda items: ([i["image"] for i in items], [i["pred"] for i in items]))
+    def __init__(
+        self,
+        folder: str | Path,
+        columns: Sequence[str] = ("image", "pred", "image - pred"),
+        interval: int = 4,
+        rows: int = 4,
+    ) -> None:
+        self.folder, self.columns, self.interval, self.rows = Path(folder), tuple(columns), interval, rows
 
     def attach(self, engine: Engine) -> None:
-        engine.add_event_handler(Events.ITERATION_COMPLETED(once=1), self)
+        engine.add_event_handler(Events.ITERATION_COMPLETED(event_filter=self._due), self)
+
+    def _due(self, engine: Engine, iteration: int) -> bool:
+        return iteration == 1 and engine.state.epoch % self.interval == 0
 
     def __call__(self, engine: Engine) -> None:
-        if engine.state.epoch % self.interval and engine.state.epoch != 1:
-            return
-        from ..report.figures import save_panels
+        rows = [[self._panel(item, column) for column in self.columns] for item in engine.state.output[: self.rows]]
+        save_panels(self.folder / f"epoch_{engine.state.epoch:04d}.png", rows, self.columns)
 
-        images, outputs = (tensors[: self.rows] for tensors in self.output(engine.state.output))
-        rows = [(i[0], o[0], i[0] - o[0]) for i, o in zip(images, outputs, strict=True)]
-        rows = [[torch.as_tensor(panel).float().cpu().numpy() for panel in row] for row in rows]
-        save_panels(self.folder / f"epoch_{engine.state.epoch:04d}.png", rows, ("image", "output", "difference"))
+    @staticmethod
+    def _panel(item: dict, column: str) -> np.ndarray:
+        panels = [torch.as_tensor(item[key][0]).float().cpu().numpy() for key in column.split(" - ")]
+        return panels[0] if len(panels) == 1 else panels[0] - panels[1]
 
 
 class Resume:

@@ -1,13 +1,19 @@
-"""What a training step computes, as MONAI inferers, so that SupervisedTrainer drives it."""
+"""What a training or validation step computes, as MONAI inferers, so that MONAI's engines drive it."""
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from monai.inferers import Inferer
+from torch import nn
 
+from ..diffusion.bernoulli import BernoulliScheduler
+from ..methods.base import SliceMethod
+from ..networks.anomaly_network import STRUCTURED, AnomalyNetwork
+from ..networks.binary_autoencoder import BinaryAutoencoder
 from ..precision import autocast
 
-__all__ = ["AutocastInferer", "prepare_reconstruction"]
+__all__ = ["AutocastInferer", "FlipLoss", "FlipTraining", "SliceScore", "prepare_reconstruction", "prepare_twins"]
 
 
 class AutocastInferer(Inferer):
@@ -20,13 +26,84 @@ class AutocastInferer(Inferer):
     def __init__(self, precision: str = "auto") -> None:
         self.precision = precision
 
-    def __call__(self, inputs: torch.Tensor, network: torch.nn.Module, *args, **kwargs) -> torch.Tensor:
+    def __call__(self, inputs: torch.Tensor, network: nn.Module, *args, **kwargs) -> torch.Tensor:
         with autocast(inputs.device, self.precision):
             return network(inputs, *args, **kwargs).float()
 
 
+class FlipTraining(Inferer):
+    """One training step of the denoiser, both kinds of flips in one batch.
+
+    Structured flips, timestep 0: the code of the anomalous twin goes in, its flips against the code of the healthy
+    slice are to be found. Random flips, timestep t uniform in 1 … T: the healthy code with noise goes in, the noise is
+    to be found (arXiv 2403.11667, section 2.2).
+
+    Args:
+        autoencoder: trained and frozen.
+        scheduler: of the random flips.
+        random_share: part of a batch that gets random flips.
+        precision: see `bundle.precision.autocast`.
+    """
+
+    def __init__(
+        self,
+        autoencoder: BinaryAutoencoder,
+        scheduler: BernoulliScheduler,
+        random_share: float = 0.25,
+        precision: str = "auto",
+    ) -> None:
+        self.autoencoder = autoencoder.eval().requires_grad_(False)
+        self.scheduler, self.random_share, self.precision = scheduler, random_share, precision
+
+    def __call__(
+        self, inputs: torch.Tensor, network: nn.Module, healthy: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Args:
+            inputs: anomalous twins (B, C, H, W).
+            network: the denoiser.
+            healthy: the healthy slices, same shape.
+
+        Returns:
+            logits and flips, each (B, code_channels, h, w).
+        """
+        with autocast(inputs.device, self.precision):
+            with torch.no_grad():
+                code, clean = self.autoencoder.encode(torch.cat([inputs, healthy])).chunk(2)
+            timesteps = torch.full((len(code),), STRUCTURED, device=code.device)
+            count = round(self.random_share * len(code))
+            timesteps[:count] = torch.randint(1, self.scheduler.num_train_timesteps + 1, (count,), device=code.device)
+            code[:count] = self.scheduler.add_noise(clean[:count], torch.rand_like(clean[:count]), timesteps[:count])
+            logits = network(code, timesteps)
+        return logits.float(), (code - clean).abs()
+
+
+class FlipLoss(nn.Module):
+    """Binary cross-entropy of the flips; takes what `FlipTraining` returns."""
+
+    def forward(self, prediction: tuple[torch.Tensor, torch.Tensor], target: torch.Tensor | None) -> torch.Tensor:
+        logits, flips = prediction
+        return F.binary_cross_entropy_with_logits(logits, flips)
+
+
+class SliceScore(Inferer):
+    """Lets a method of `bundle.methods` score a batch of slices (N, C, H, W)."""
+
+    def __init__(self, method: SliceMethod) -> None:
+        self.method = method
+
+    def __call__(self, inputs: torch.Tensor, network: AnomalyNetwork, *args, **kwargs) -> torch.Tensor:
+        with autocast(inputs.device, self.method.precision):
+            return self.method.score(inputs, torch.arange(len(inputs)), network).float()
+
+
 def prepare_reconstruction(batch: dict, device: torch.device, non_blocking: bool = False, **_) -> tuple:
     """MONAI ``prepare_batch`` of an autoencoder: the image is its own target."""
-    image = batch["image"].as_tensor() if hasattr(batch["image"], "as_tensor") else batch["image"]
-    image = image.to(device, non_blocking=non_blocking)
+    image = batch["image"].to(device, non_blocking=non_blocking)
     return image, image
+
+
+def prepare_twins(batch: dict, device: torch.device, non_blocking: bool = False, **_) -> tuple:
+    """MONAI ``prepare_batch`` of anomalous twins: the twin, the mask, and the healthy slice for `FlipTraining`."""
+    twin, mask, healthy = (batch[key].to(device, non_blocking=non_blocking) for key in ("anomalous", "mask", "image"))
+    return twin, mask, (healthy,), {}

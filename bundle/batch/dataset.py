@@ -1,0 +1,47 @@
+"""Cases one after another, where a bad one is a record and not the end."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from monai.data import Dataset, list_data_collate
+
+from ..errors import FlipmapError, ScanError
+
+__all__ = ["FAILURE", "CaseDataset", "collate_case", "explain"]
+
+logger = logging.getLogger(__name__)
+
+#: Key under which a case that could not be prepared carries its error.
+FAILURE = "failure"
+
+
+class CaseDataset(Dataset):
+    """MONAI's Dataset, but a case whose transforms fail comes out as ``{**case, "failure": error}``."""
+
+    def _transform(self, index: int) -> dict:
+        case = dict(self.data[index])
+        try:
+            return super()._transform(index)
+        except Exception as error:
+            return {**case, FAILURE: explain(error, case)}
+
+
+def explain(error: Exception, case: dict) -> FlipmapError:
+    """The error of ours in a chain of exceptions (MONAI wraps what transforms raise); one made of it if there is none."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, FlipmapError):
+            return cause
+        root, cause = cause, cause.__cause__ or cause.__context__
+    logger.debug("unexpected error at %s", case.get("name"), exc_info=error)
+    if isinstance(root, MemoryError) or "out of memory" in str(root).lower():
+        return ScanError(case.get("image"), "does not fit into memory", "Lower slices_per_pass, or free memory")
+    reason = f"unexpected {type(root).__name__}: {' '.join(str(root).split())}"
+    return ScanError(case.get("image"), reason, "Report it, with the log at level DEBUG")
+
+
+def collate_case(items: Sequence[dict]) -> dict:
+    """A batch of one case; a failed case stays as it is."""
+    return items[0] if FAILURE in items[0] else list_data_collate(items)

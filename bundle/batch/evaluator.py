@@ -1,0 +1,62 @@
+"""MONAI's SupervisedEvaluator over cases, of which any may fail."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from monai.engines import SupervisedEvaluator
+
+from ..errors import EXIT_CODES, FlipmapError
+from .dataset import FAILURE, explain
+
+__all__ = ["CaseEvaluator"]
+
+logger = logging.getLogger(__name__)
+
+
+class CaseEvaluator(SupervisedEvaluator):
+    """One case an iteration: a line in the log for each, and an exit code for all.
+
+    Takes the arguments of SupervisedEvaluator. A case fails when it could not be prepared (`CaseDataset`), scored or
+    written; it is named, and the next one goes on.
+    """
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.failures: list[FlipmapError] = []
+        self.completed = 0
+        self._iterated = time.perf_counter()
+
+    def _iteration(self, engine: CaseEvaluator, batchdata: dict) -> dict:
+        case = {key: _single(batchdata.get(key)) for key in ("name", "image")}
+        try:
+            if FAILURE in batchdata:
+                raise batchdata[FAILURE]
+            output = super()._iteration(engine, batchdata)
+        except Exception as error:
+            self.failures.append(explain(error, case))
+            logger.error("FAILED %s", self.failures[-1])
+            output = {}
+        else:
+            self.completed += 1
+            logger.info("%s: done in %.1f s", case["name"], time.perf_counter() - self._iterated)
+        self._iterated = time.perf_counter()  # reading the next case counts towards it
+        return output
+
+    def finish(self) -> None:
+        """Sum up; leave with exit code 1 if any case failed.
+
+        Raises:
+            SystemExit: with the exit code, when it is not 0.
+        """
+        total = self.completed + len(self.failures)
+        logger.info("%d of %d scans done, %d failed", self.completed, total, len(self.failures))
+        for failure in self.failures:
+            logger.error("failed: %s", failure)
+        if self.failures:
+            raise SystemExit(EXIT_CODES["some case failed"])
+
+
+def _single(value: object) -> object:
+    return value[0] if isinstance(value, list) and len(value) == 1 else value

@@ -1,0 +1,80 @@
+"""What every method shares: volumes come in, slices are scored in batches, maps of the same grid go out."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from monai.inferers import Inferer
+from scipy import ndimage
+
+from ..networks.anomaly_network import AnomalyNetwork
+from ..precision import autocast
+from ..transforms.head import head_mask
+
+__all__ = ["SliceMethod"]
+
+
+class SliceMethod(Inferer):
+    """A method that scores axial slices. It keeps nothing between calls: one object may serve every request.
+
+    A subclass gives `score`. Everything else is the same for all methods, so that only the score differs when they
+    are compared.
+
+    Args:
+        slices_per_pass: slices in one batch; bounds the memory, does not change the map.
+        smoothing: sigma of an in-plane Gaussian over the score, voxels of the model's grid; 0 for none.
+        precision: see `bundle.precision.autocast`.
+    """
+
+    def __init__(self, slices_per_pass: int = 8, smoothing: float = 0.0, precision: str = "auto") -> None:
+        if slices_per_pass < 1:
+            raise ValueError(f"slices_per_pass {slices_per_pass} is less than 1")
+        self.slices_per_pass, self.smoothing, self.precision = slices_per_pass, smoothing, precision
+
+    @abstractmethod
+    def score(self, slices: torch.Tensor, numbers: torch.Tensor, network: AnomalyNetwork) -> torch.Tensor:
+        """Score a batch of slices.
+
+        Args:
+            slices: (N, C, H, W), intensities in [0, 1]; H and W multiples of ``network.multiple``.
+            numbers: (N,) number of each slice in its volume: where randomness comes from, never the place in a batch.
+            network: in evaluation mode.
+
+        Returns:
+            (N, 1, H, W), not negative, the higher the more anomalous, comparable across scans.
+        """
+
+    def __call__(self, inputs: torch.Tensor, network: AnomalyNetwork, *args, **kwargs) -> torch.Tensor:
+        """Map volumes.
+
+        Args:
+            inputs: (B, C, X, Y, Z) on the model's grid, from the preprocessing.
+            network: the network of ``models/model.pt``.
+
+        Returns:
+            float32 (B, 1, X, Y, Z), zero in the air around the head.
+        """
+        volumes = torch.as_tensor(inputs)
+        volumes = volumes.as_tensor() if hasattr(volumes, "as_tensor") else volumes
+        return torch.stack([self._map(volume.float(), network) for volume in volumes])
+
+    @torch.no_grad()
+    def _map(self, volume: torch.Tensor, network: AnomalyNetwork) -> torch.Tensor:
+        slices = volume.movedim(-1, 0)
+        multiple = network.multiple
+        extra = [-size % multiple for size in slices.shape[2:]]
+        padded = F.pad(slices, (0, extra[1], 0, extra[0]))
+        numbers = torch.arange(len(slices))
+        parts = []
+        with autocast(volume.device, self.precision):
+            for batch, which in zip(padded.split(self.slices_per_pass), numbers.split(self.slices_per_pass), strict=True):
+                parts.append(self.score(batch, which, network).float())
+        scores = torch.cat(parts)[..., : slices.shape[2], : slices.shape[3]].movedim(0, -1).cpu().numpy()
+        if self.smoothing:
+            scores = ndimage.gaussian_filter(scores, sigma=(0, self.smoothing, self.smoothing, 0))
+        # The grid's spacing is not known here; the head's outline does not hang on it.
+        head = head_mask(volume.amax(0).cpu().numpy(), (2.0, 2.0, 5.0))
+        return torch.from_numpy(np.where(head, scores, 0).astype(np.float32)).to(volume.device)

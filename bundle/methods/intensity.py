@@ -1,0 +1,17 @@
+"""Plain thresholding: the intensity of the scan as its anomaly map, the baseline of every table."""
+
+from __future__ import annotations
+
+import torch
+
+from ..networks.anomaly_network import AnomalyNetwork
+from .base import SliceMethod
+
+__all__ = ["Intensity"]
+
+
+class Intensity(SliceMethod):
+    """The brightest channel as it is, or smoothed by ``smoothing``; the network is not asked."""
+
+    def score(self, slices: torch.Tensor, numbers: torch.Tensor, network: AnomalyNetwork) -> torch.Tensor:
+        return slices.amax(1, keepdim=True)

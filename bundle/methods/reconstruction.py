@@ -1,0 +1,27 @@
+"""Autoencoder residual: what the binary autoencoder fails to reproduce. The simplest method there is."""
+
+from __future__ import annotations
+
+import torch
+
+from ..networks.anomaly_network import AnomalyNetwork
+from ..scoring.differences import difference
+from .base import SliceMethod
+
+__all__ = ["Reconstruction"]
+
+
+class Reconstruction(SliceMethod):
+    """|x − D(E(x))|.
+
+    Args:
+        score_with: a name from `bundle.scoring.differences.DIFFERENCES`.
+        kwargs: of `SliceMethod`.
+    """
+
+    def __init__(self, score_with: str = "absolute", **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.difference = difference(score_with)
+
+    def score(self, slices: torch.Tensor, numbers: torch.Tensor, network: AnomalyNetwork) -> torch.Tensor:
+        return self.difference(slices.float(), network.autoencoder(slices).float())

@@ -1,0 +1,129 @@
+"""From raw scores to units that mean something: minus the decimal logarithm of the healthy tail probability.
+
+A map of value 2 marks voxels as high as 1 % of the voxels of healthy heads, 3 marks 0.1 %. The table is made once, on
+held-out healthy slices, for a method with its settings and one set of weights; it is the same for every scan, so
+values compare across scans, and across methods.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Hashable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.transforms import MapTransform
+
+from ..errors import WeightsError
+
+__all__ = ["Calibrated", "Calibration", "read_calibration", "weights_hash", "write_calibration"]
+
+POINTS = 121  # of the table, evenly spread over the logarithm of the tail
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Table of raw score → −log10 of the healthy tail probability, both rising.
+
+    Attributes:
+        score: raw scores.
+        value: −log10 P(healthy score ≥ score).
+        voxels: healthy head voxels that the table was made of.
+        weights: hash of the weights (`weights_hash`).
+        settings: of the method.
+    """
+
+    score: tuple[float, ...]
+    value: tuple[float, ...]
+    voxels: int
+    weights: str
+    settings: dict = field(default_factory=dict)
+
+    @classmethod
+    def fit(cls, healthy: np.ndarray, weights: str = "", settings: dict | None = None) -> Calibration:
+        """Make the table of the raw scores of healthy head voxels (any shape).
+
+        It ends where ten voxels are left; higher scores go on along its last slope.
+        """
+        healthy = np.sort(np.asarray(healthy, dtype=np.float64).ravel())
+        deepest = np.log10(max(len(healthy) / 10, 10))
+        value = np.linspace(0, deepest, POINTS)
+        score = np.quantile(healthy, 1 - 10.0**-value)
+        score, first = np.unique(score, return_index=True)  # equal scores: the lowest value, so that ties are healthy
+        return cls(tuple(score.tolist()), tuple(value[first].tolist()), len(healthy), weights, settings or {})
+
+    def __call__(self, score: np.ndarray) -> np.ndarray:
+        """Raw scores of any shape → values; 0 for a score of 0, strictly rising above the table."""
+        known_score, known_value = np.array(self.score), np.array(self.value)
+        slope = (known_value[-1] - known_value[-2]) / (known_score[-1] - known_score[-2])
+        beyond = np.clip(score - known_score[-1], 0, None) * slope
+        value = np.interp(score, known_score, known_value) + beyond
+        return np.where(np.asarray(score) > 0, value, 0).astype(np.float32)
+
+
+class Calibrated(MapTransform):
+    """Apply the calibration of a method to maps of raw scores.
+
+    Args:
+        keys: keys of raw maps (1, X, Y, Z).
+        path: the calibration file.
+        method: name of its entry.
+        weights: weights file to check the entry against; None skips the check.
+    """
+
+    def __init__(self, keys: KeysCollection, path: str | Path, method: str, weights: str | Path | None = None) -> None:
+        super().__init__(keys)
+        self.calibration = read_calibration(path, method)
+        if weights is not None and weights_hash(weights) != self.calibration.weights:
+            raise WeightsError(path, f"its entry {method!r} is not for {weights}", "Calibrate anew: docs/training.md")
+
+    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict:
+        d = dict(data)
+        for key in self.key_iterator(d):
+            values = torch.from_numpy(self.calibration(d[key].cpu().numpy()))
+            d[key] = type(d[key])(values, meta=d[key].meta) if hasattr(d[key], "meta") else values
+        return d
+
+
+def weights_hash(path: str | Path) -> str:
+    """SHA-256 of a weights file, first 16 digits.
+
+    Raises:
+        WeightsError: when it cannot be read.
+    """
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
+    except OSError as error:
+        raise WeightsError(path, f"cannot be read ({error.strerror})", "Give the path of the weights") from error
+
+
+def read_calibration(path: str | Path, method: str) -> Calibration:
+    """The entry of a method.
+
+    Raises:
+        WeightsError: when file or entry is missing or broken.
+    """
+    try:
+        entries = json.loads(Path(path).read_text())
+        return Calibration(**entries[method])
+    except KeyError as error:
+        known = ", ".join(entries)
+        raise WeightsError(path, f"no entry {method!r}, only {known}", "Calibrate the method: docs/training.md") from error
+    except (OSError, ValueError, TypeError) as error:
+        raise WeightsError(path, f"no calibration ({error})", "Take the file that came with the weights") from error
+
+
+def write_calibration(path: str | Path, method: str, calibration: Calibration) -> None:
+    """Add or replace the entry of a method; the file is replaced whole."""
+    path = Path(path)
+    entries = json.loads(path.read_text()) if path.exists() else {}
+    rounded = {key: [round(v, 7) for v in values] if isinstance(values, tuple) else values
+               for key, values in asdict(calibration).items()}
+    temporary = path.with_suffix(".unfinished")
+    temporary.write_text(json.dumps({**entries, method: rounded}) + "\n")
+    os.replace(temporary, path)

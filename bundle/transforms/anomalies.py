@@ -1,0 +1,215 @@
+"""Synthetic anomalies: a random shape, filled with a random texture, laid over a healthy slice.
+
+A slice and its anomalous twin differ by the anomaly alone, so whatever changes in the code of bits is what an anomaly
+flips (structured flips). The idea to corrupt with lesions instead of noise is DISYRE's (Naval Marimont et al., arXiv
+2311.15453, section 2.2); shapes and textures here are this project's own.
+
+Shapes and textures are named, so that training and validation can use families that have nothing in common.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from monai.config import KeysCollection
+from monai.transforms import MapTransform, Randomizable, RandomizableTransform
+
+__all__ = ["SHAPES", "TEXTURES", "RandSyntheticAnomaly", "RandSyntheticAnomalyd"]
+
+AIR = 0.04  # in units of the scaled intensity
+VISIBLE = 0.02  # a change below this is no anomaly: the mask leaves it out
+
+
+def smooth_noise(rng: np.random.RandomState, size: Sequence[int], cells: int) -> torch.Tensor:
+    """Gaussian noise on a grid of ``cells`` x ``cells``, interpolated to ``size``; (H, W)."""
+    coarse = torch.from_numpy(rng.standard_normal((1, 1, cells, cells)).astype(np.float32))
+    return F.interpolate(coarse, size=tuple(size), mode="bicubic", align_corners=False)[0, 0]
+
+
+def _ellipse_radius(rng, size, centre, radius) -> torch.Tensor:
+    """Distance from ``centre`` in units of a random ellipse whose mean radius is ``radius`` pixels; (H, W)."""
+    aspect, angle = np.exp(rng.uniform(-0.5, 0.5)), rng.uniform(0, np.pi)
+    rows = torch.arange(size[0]).float()[:, None] - centre[0]
+    columns = torch.arange(size[1]).float()[None] - centre[1]
+    along = rows * np.cos(angle) + columns * np.sin(angle)
+    across = columns * np.cos(angle) - rows * np.sin(angle)
+    return ((along / aspect) ** 2 + (across * aspect) ** 2).sqrt() / radius
+
+
+def blob(rng, size, centre, radius) -> torch.Tensor:
+    """An ellipse with a wavy outline."""
+    waves = int(np.clip(4 * max(size) / (4 * radius), 4, 48))
+    return _ellipse_radius(rng, size, centre, radius) < 1 + rng.uniform(0, 0.5) * smooth_noise(rng, size, waves)
+
+
+def cloud(rng, size, centre, radius) -> torch.Tensor:
+    """Scattered patches within an ellipse, denser in its middle."""
+    cells = int(np.clip(max(size) * rng.uniform(1.5, 4) / radius, 4, 64))
+    return smooth_noise(rng, size, cells) > 1.5 * _ellipse_radius(rng, size, centre, radius) - rng.uniform(0.5, 1.5)
+
+
+def polygon(rng, size, centre, radius) -> torch.Tensor:
+    """A star-shaped polygon with 5 to 11 random corners."""
+    corners = rng.randint(5, 12)
+    angles = np.sort(rng.uniform(0, 2 * np.pi, corners))
+    radii = radius * rng.uniform(0.5, 1.4, corners)
+    rows = np.arange(size[0])[:, None] - centre[0]
+    columns = np.arange(size[1])[None] - centre[1]
+    limit = np.interp(np.arctan2(columns, rows) % (2 * np.pi), angles, radii, period=2 * np.pi)
+    return torch.from_numpy(np.hypot(rows, columns) < limit)
+
+
+def foreign(rng, image, donor, mask) -> torch.Tensor:
+    """A patch of another scan, shifted and mirrored."""
+    shift = [int(rng.randint(-s // 4, s // 4 + 1)) for s in image.shape[1:]]
+    donor = donor.roll(shift, dims=(1, 2))
+    return donor.flip(1) if rng.rand() < 0.5 else donor
+
+
+def constant(rng, image, donor, mask) -> torch.Tensor:
+    """One intensity with fine noise, as a cavity or a solid lesion has."""
+    noise = torch.from_numpy(rng.standard_normal(image.shape).astype(np.float32))
+    return rng.uniform(0, 1) + rng.uniform(0, 0.06) * noise
+
+
+def offset(rng, image, donor, mask) -> torch.Tensor:
+    """The tissue itself, brighter or darker: what oedema and gliosis do."""
+    return image + rng.choice([-1, 1]) * rng.uniform(0.06, 0.45)
+
+
+def mottled(rng, image, donor, mask) -> torch.Tensor:
+    """Two intensities that flow into each other, as a lesion with a core has."""
+    low, high = rng.uniform(0, 1, 2)
+    field = torch.sigmoid(2 * smooth_noise(rng, image.shape[1:], int(rng.randint(6, 40))))
+    return (low + (high - low) * field).expand_as(image)
+
+
+def gain(rng, image, donor, mask) -> torch.Tensor:
+    """The blurred tissue times a factor."""
+    factor = rng.uniform(1.25, 2.2) if rng.rand() < 0.7 else rng.uniform(0.2, 0.75)
+    return factor * F.avg_pool2d(image[None], 5, stride=1, padding=2)[0]
+
+
+def mirrored(rng, image, donor, mask) -> torch.Tensor:
+    """The slice upside down, with another contrast: the right intensities in the wrong place."""
+    return (image.flip(2) * rng.uniform(0.6, 1.6)).clamp(0, 1)
+
+
+SHAPES: dict[str, Callable] = {"blob": blob, "cloud": cloud, "polygon": polygon}
+TEXTURES: dict[str, Callable] = {
+    "foreign": foreign,
+    "constant": constant,
+    "offset": offset,
+    "mottled": mottled,
+    "gain": gain,
+    "mirrored": mirrored,
+}
+
+
+class RandSyntheticAnomaly(RandomizableTransform):
+    """Lay synthetic anomalies over a healthy slice.
+
+    Args:
+        prob: how often a slice gets any.
+        severity: opacity of an anomaly, least and most, in [0, 1]; at 0 the slice stays as it is.
+        radius: mean radius, least and most, pixels; drawn so that every order of size is as likely.
+        max_count: most anomalies in a slice.
+        shapes: names from `SHAPES`.
+        textures: names from `TEXTURES`.
+
+    Raises:
+        ValueError: on an unknown shape or texture.
+    """
+
+    def __init__(
+        self,
+        prob: float = 1.0,
+        severity: tuple[float, float] = (0.2, 1.0),
+        radius: tuple[float, float] = (1.5, 28.0),
+        max_count: int = 3,
+        shapes: Sequence[str] = ("blob", "cloud"),
+        textures: Sequence[str] = ("foreign", "constant", "offset", "mottled"),
+    ) -> None:
+        super().__init__(prob)
+        for names, table in ((shapes, SHAPES), (textures, TEXTURES)):
+            unknown = set(names) - set(table)
+            if unknown:
+                raise ValueError(f"unknown {', '.join(sorted(unknown))}: choose from {', '.join(table)}")
+        self.severity, self.radius, self.max_count = severity, radius, max_count
+        self.shapes, self.textures = tuple(shapes), tuple(textures)
+
+    def __call__(self, image: torch.Tensor, donor: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Args:
+            image: healthy slice (C, H, W), intensities in [0, 1], air near zero.
+            donor: slice of another scan, same shape; the slice itself by default.
+
+        Returns:
+            the anomalous twin (C, H, W), and a mask (1, H, W), 1 where it visibly differs.
+        """
+        self.randomize(None)
+        image = torch.as_tensor(image)
+        head = F.avg_pool2d((image.amax(0, keepdim=True)[None] > AIR).float(), 9, stride=1, padding=4)[0]
+        inside = (head[0] > 0.95).nonzero()
+        twin = image
+        if self._do_transform and len(inside):
+            for _ in range(self.R.randint(1, self.max_count + 1)):
+                centre = inside[self.R.randint(len(inside))].tolist()
+                twin = self._lay(twin, image if donor is None else torch.as_tensor(donor), centre)
+            twin = torch.where(head > 0.3, twin.clamp(0, 1), image)
+        return twin, ((twin - image).abs().amax(0, keepdim=True) > VISIBLE).float()
+
+    def _lay(self, image: torch.Tensor, donor: torch.Tensor, centre: Sequence[int]) -> torch.Tensor:
+        rng, size = self.R, image.shape[1:]
+        radius = np.exp(rng.uniform(*np.log(self.radius)))
+        mask = SHAPES[self.shapes[rng.randint(len(self.shapes))]](rng, size, centre, radius)
+        alpha = _soften(mask.float(), rng.uniform(0.4, max(0.5, min(3.0, radius / 3))))
+        texture = TEXTURES[self.textures[rng.randint(len(self.textures))]](rng, image, donor, mask)
+        return image + rng.uniform(*self.severity) * alpha * (texture - image)
+
+
+def _soften(mask: torch.Tensor, sigma: float) -> torch.Tensor:
+    """Gaussian blur of (H, W): the partial volume at an anomaly's edge."""
+    reach = int(np.ceil(2.5 * sigma))
+    kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / sigma) ** 2)
+    kernel = kernel / kernel.sum()
+    blurred = F.conv2d(mask[None, None], kernel.view(1, 1, -1, 1), padding=(reach, 0))
+    return F.conv2d(blurred, kernel.view(1, 1, 1, -1), padding=(0, reach))[0, 0]
+
+
+class RandSyntheticAnomalyd(MapTransform, Randomizable):
+    """Dictionary form of `RandSyntheticAnomaly`: keeps the healthy slice, adds its twin and the mask.
+
+    Args:
+        keys: the one key of the healthy slice.
+        donor_key: key of the donor slice; removed afterwards.
+        twin_key: where the anomalous twin goes.
+        mask_key: where the mask goes.
+        kwargs: of `RandSyntheticAnomaly`.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        donor_key: str = "donor",
+        twin_key: str = "anomalous",
+        mask_key: str = "mask",
+        **kwargs,
+    ) -> None:
+        super().__init__(keys)
+        self.donor_key, self.twin_key, self.mask_key = donor_key, twin_key, mask_key
+        self.transform = RandSyntheticAnomaly(**kwargs)
+
+    def set_random_state(self, seed: int | None = None, state=None) -> RandSyntheticAnomalyd:
+        self.transform.set_random_state(seed, state)
+        return self
+
+    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict:
+        d = dict(data)
+        donor = d.pop(self.donor_key, None)
+        for key in self.key_iterator(d):
+            d[self.twin_key], d[self.mask_key] = self.transform(d[key], donor)
+        return d
