@@ -7,7 +7,9 @@ from abc import abstractmethod
 import numpy as np
 import torch
 import torch.nn.functional as F
+from monai.data import MetaTensor
 from monai.inferers import Inferer
+from monai.utils import convert_to_dst_type
 from scipy import ndimage
 
 from ..networks.anomaly_network import AnomalyNetwork
@@ -57,9 +59,10 @@ class SliceMethod(Inferer):
         Returns:
             float32 (B, 1, X, Y, Z), zero in the air around the head.
         """
-        volumes = torch.as_tensor(inputs)
-        volumes = volumes.as_tensor() if hasattr(volumes, "as_tensor") else volumes
-        return torch.stack([self._map(volume.float(), network) for volume in volumes])
+        volumes = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
+        maps = torch.stack([self._map(volume.float(), network) for volume in volumes])
+        # With the meta data of the input, so that MONAI can invert the preprocessing on the map.
+        return convert_to_dst_type(maps, inputs)[0] if isinstance(inputs, MetaTensor) else maps
 
     @torch.no_grad()
     def _map(self, volume: torch.Tensor, network: AnomalyNetwork) -> torch.Tensor:

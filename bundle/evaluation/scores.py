@@ -1,0 +1,95 @@
+"""The scores of a method on labelled cases, on each scan's own grid."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from monai.inferers import Inferer
+from monai.transforms import Invertd, Orientation
+from scipy import ndimage
+
+from ..io.nifti import read_scan
+from ..transforms.head import INSIDE_MM, head_mask
+
+__all__ = ["CaseScores", "Prepared", "prepare", "score_case"]
+
+AXES = {"axcodes": "LPS", "labels": (("L", "R"), ("P", "A"), ("I", "S"))}
+
+
+@dataclass
+class Prepared:
+    """A case, read once for all methods. Arrays are (X, Y, Z), Z across axial slices, at the scan's resolution.
+
+    Attributes:
+        name: of the case.
+        item: what the preprocessing made of it.
+        intensity: the scan as it was read.
+        lesion: expert mask.
+        head: voxels that count: air outside does not, unless an expert marked it.
+        inner: head voxels at least 15 mm, in plane, from its outline: a crude brain mask.
+        healthy: (Z,) whether a slice has head and no lesion.
+        voxel_ml: volume of a voxel.
+    """
+
+    name: str
+    item: dict
+    intensity: np.ndarray
+    lesion: np.ndarray
+    head: np.ndarray
+    inner: np.ndarray
+    healthy: np.ndarray
+    voxel_ml: float
+
+
+@dataclass
+class CaseScores:
+    """Scores of one method on one case: (X, Y, Z), and the seconds that the map took."""
+
+    scores: np.ndarray
+    seconds: float
+
+
+def prepare(case: dict, preprocessing: Callable) -> Prepared:
+    """Read a case with ``image`` and ``label``.
+
+    Raises:
+        ScanError: when scan or label cannot be read.
+    """
+    scan = _axial(read_scan(case["image"]))
+    lesion = _axial(read_scan(case["label"], constant=True))[0].numpy() > 0.5
+    intensity, spacing = scan[0].numpy(), tuple(float(s) for s in scan.pixdim)
+    head = head_mask(np.maximum(intensity, 0), spacing)
+    depth = [ndimage.distance_transform_edt(head[..., z], sampling=spacing[:2]) for z in range(head.shape[2])]
+    return Prepared(
+        name=case["name"],
+        item=preprocessing({"image": case["image"]}),
+        intensity=intensity,
+        lesion=lesion,
+        head=head | lesion,
+        inner=np.stack(depth, axis=-1) >= INSIDE_MM,
+        healthy=head.any((0, 1)) & ~lesion.any((0, 1)),
+        voxel_ml=float(np.prod(spacing)) / 1000,
+    )
+
+
+def score_case(
+    case: Prepared, method: Inferer, network: torch.nn.Module, preprocessing: Callable, device: torch.device
+) -> CaseScores:
+    """Run a method on a case, without calibration, and bring its map back to the scan's resolution."""
+    start = time.perf_counter()
+    image = case.item["image"]
+    network.eval()
+    raw = method(image.as_tensor()[None].to(device), network)[0].cpu()
+    pred = MetaTensor(raw, meta=image.meta, applied_operations=image.applied_operations)
+    invert = Invertd("pred", preprocessing, orig_keys="image", nearest_interp=False)
+    restored = invert({"image": image, "pred": pred})["pred"]
+    return CaseScores(_axial(restored)[0].numpy(), time.perf_counter() - start)
+
+
+def _axial(scan: MetaTensor) -> MetaTensor:
+    return Orientation(**AXES)(scan)

@@ -1,0 +1,117 @@
+"""The table of the protocol, as CSV for machines and Markdown for people; and calibration from the same scores."""
+
+from __future__ import annotations
+
+import csv
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from monai.inferers import Inferer
+
+from ..scoring.calibration import Calibration, weights_hash, write_calibration
+from .protocol import RATES, evaluate, healthy_scores, run_methods
+
+__all__ = ["benchmark", "calibrate"]
+
+logger = logging.getLogger(__name__)
+
+#: Columns for people: title → how a row says it.
+COLUMNS: dict[str, Callable[[Mapping], str]] = {
+    "AUPRC, whole head": lambda r: _interval(r, "auprc_head"),
+    "best Dice, whole head": lambda r: _interval(r, "best_dice_head"),
+    "AUPRC, inner head": lambda r: _interval(r, "auprc_inner"),
+    "best Dice, inner head": lambda r: _interval(r, "best_dice_inner"),
+    "Dice at 1 %": lambda r: f"{r['dice_at_0.01']:.3f}",
+    "FPR reached": lambda r: f"{r['reached_rate_0.01']:.2%}",
+    "Dice at 0.1 %": lambda r: f"{r['dice_at_0.001']:.3f}",
+    "FPR reached ": lambda r: f"{r['reached_rate_0.001']:.2%}",
+    "Dice a volume at 1 %": lambda r: f"{r['volume_dice_at_0.01_mean']:.3f} ± {r['volume_dice_at_0.01_sd']:.3f}",
+    "small / medium / large": lambda r: " / ".join(f"{r[f'volume_dice_at_0.01_{s}']:.2f}" for s in ("small", "medium", "large")),
+    "slice AUROC": lambda r: f"{r['slice_auroc']:.3f}",
+    "s a volume": lambda r: f"{r['seconds']:.1f}",
+}
+
+
+def calibrate(
+    cases: Sequence[dict],
+    methods: Mapping[str, Inferer],
+    network: torch.nn.Module,
+    preprocessing: Callable,
+    device: torch.device,
+    path: str | Path,
+    weights: str | Path,
+) -> None:
+    """Fit the calibration of every method on the healthy slices of ``cases`` and write it to ``path``."""
+    kept = run_methods(cases, methods, network, preprocessing, device)
+    for name, method in methods.items():
+        settings = {k: v for k, v in vars(method).items() if isinstance(v, (str, int, float, bool))}
+        calibration = Calibration.fit(healthy_scores(kept[name]), weights_hash(weights), settings)
+        write_calibration(path, name, calibration)
+        logger.info("%s calibrated on %d healthy voxels → %s", name, calibration.voxels, path)
+
+
+def benchmark(
+    cases: Sequence[dict],
+    healthy_cases: Sequence[dict],
+    methods: Mapping[str, Inferer],
+    network: torch.nn.Module,
+    preprocessing: Callable,
+    device: torch.device,
+    output_dir: str | Path,
+) -> dict[str, dict]:
+    """Run the protocol and write ``table.csv`` (every figure) and ``table.md`` (the main ones).
+
+    Args:
+        cases: test cases with labels.
+        healthy_cases: other patients, whose healthy slices set the thresholds.
+        methods: name → inferer.
+        network, preprocessing, device: as in the main job.
+        output_dir: folder of the tables.
+
+    Returns:
+        row name → figures.
+    """
+    healthy = run_methods(healthy_cases, methods, network, preprocessing, device)
+    kept = run_methods(cases, methods, network, preprocessing, device)
+    rows = {}
+    for name, scores in kept.items():
+        thresholds = {rate: float(np.quantile(healthy_scores(healthy[name]), 1 - rate)) for rate in RATES}
+        rows[name] = evaluate(scores, thresholds)
+        logger.info("%s: AUPRC %.3f whole head, %.3f inner", name, rows[name]["auprc_head"], rows[name]["auprc_inner"])
+    output_dir = Path(output_dir)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    _write_csv(output_dir / "table.csv", rows)
+    (output_dir / "table.md").write_text(_markdown(rows, len(cases), len(healthy_cases)))
+    return rows
+
+
+def _interval(row: Mapping, key: str) -> str:
+    low, high = row[f"{key}_interval"]
+    return f"{row[key]:.3f} ({low:.3f}–{high:.3f})"
+
+
+def _write_csv(path: Path, rows: Mapping[str, Mapping]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        for number, (name, row) in enumerate(rows.items()):
+            flat: dict[str, object] = {}
+            for key, value in row.items():
+                flat |= {f"{key}_low": value[0], f"{key}_high": value[1]} if isinstance(value, tuple) else {key: value}
+            if number == 0:
+                writer.writerow(["method", *flat])
+            writer.writerow([name, *(f"{value:.6g}" for value in flat.values())])
+
+
+def _markdown(rows: Mapping[str, Mapping], patients: int, healthy: int) -> str:
+    lines = [
+        f"{patients} test patients; thresholds from the tumour-free slices of {healthy} others; 95 % intervals by "
+        "patient bootstrap. Best Dice is an upper bound: its threshold is chosen on the labels.",
+        "",
+        "| method | " + " | ".join(COLUMNS) + " |",
+        "|---" * (len(COLUMNS) + 1) + "|",
+    ]
+    lines += [f"| {name} | " + " | ".join(cell(row) for cell in COLUMNS.values()) + " |" for name, row in rows.items()]
+    return "\n".join(lines) + "\n"
