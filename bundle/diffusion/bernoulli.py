@@ -51,9 +51,7 @@ class BernoulliScheduler(Scheduler):
         """(1 − ᾱ_t)/2, the probability that a bit of z_0 is flipped in z_t; shape of ``timesteps``."""
         return (1 - self.alpha_bar[torch.as_tensor(timesteps).cpu()]) / 2
 
-    def add_noise(
-        self, original_samples: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor
-    ) -> torch.Tensor:
+    def add_noise(self, original_samples: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
         """z_t ~ q(z_t | z_0), eq. (2).
 
         Args:

@@ -40,7 +40,10 @@ class Pooled:
         """Count. ``scores`` and ``lesions``: one flat array a patient."""
         edges = bin_edges(np.concatenate(list(scores))) if edges is None else edges
         counts = [
-            [np.bincount(np.searchsorted(edges, s[m], side="right"), minlength=len(edges) + 1) for m in (lesion, ~lesion)]
+            [
+                np.bincount(np.searchsorted(edges, s[m], side="right"), minlength=len(edges) + 1)
+                for m in (lesion, ~lesion)
+            ]
             for s, lesion in zip(scores, lesions, strict=True)
         ]
         return cls(np.array([c[0] for c in counts]), np.array([c[1] for c in counts]), edges)

@@ -1,9 +1,9 @@
 """The protocol: every method on the same test patients, thresholds from healthy slices of other patients.
 
- - pooled over all head voxels of all test scans, healthy slices included, and again inside the head;
- - the best Dice is an upper bound, named so; the Dice that counts is at a threshold that healthy slices set;
- - the false-positive rate that those thresholds reach is measured on tumour-free slices of the test patients;
- - intervals are 95 %, by drawing patients.
+- pooled over all head voxels of all test scans, healthy slices included, and again inside the head;
+- the best Dice is an upper bound, named so; the Dice that counts is at a threshold that healthy slices set;
+- the false-positive rate that those thresholds reach is measured on tumour-free slices of the test patients;
+- intervals are 95 %, by drawing patients.
 """
 
 from __future__ import annotations
@@ -99,7 +99,9 @@ def evaluate(kept: MethodScores, thresholds: Mapping[float, float]) -> dict[str,
         figures by name; intervals as pairs.
     """
     whole = Pooled.of(kept.scores, kept.lesions)
-    inner = Pooled.of(*([a[m] for a, m in zip(arrays, kept.inner, strict=True)] for arrays in (kept.scores, kept.lesions)))
+    inner = Pooled.of(
+        *([a[m] for a, m in zip(arrays, kept.inner, strict=True)] for arrays in (kept.scores, kept.lesions))
+    )
     row: dict[str, object] = {}
     for place, pooled in (("head", whole), ("inner", inner)):
         figures, intervals = pooled.figures(), bootstrap_interval(pooled)

@@ -49,6 +49,12 @@ class SliceMethod(Inferer):
             (N, 1, H, W), not negative, the higher the more anomalous, comparable across scans.
         """
 
+    @staticmethod
+    def encode(slices: torch.Tensor, network: AnomalyNetwork) -> torch.Tensor:
+        """Bits of slices, always in float32: rounding to bfloat16 would tip bits over, and the map with them."""
+        with torch.autocast(slices.device.type, enabled=False):
+            return network.encode(slices.float())
+
     def __call__(self, inputs: torch.Tensor, network: AnomalyNetwork, *args, **kwargs) -> torch.Tensor:
         """Map volumes.
 
@@ -73,7 +79,9 @@ class SliceMethod(Inferer):
         numbers = torch.arange(len(slices))
         parts = []
         with autocast(volume.device, self.precision):
-            for batch, which in zip(padded.split(self.slices_per_pass), numbers.split(self.slices_per_pass), strict=True):
+            for batch, which in zip(
+                padded.split(self.slices_per_pass), numbers.split(self.slices_per_pass), strict=True
+            ):
                 parts.append(self.score(batch, which, network).float())
         scores = torch.cat(parts)[..., : slices.shape[2], : slices.shape[3]].movedim(0, -1).cpu().numpy()
         if self.smoothing:

@@ -112,7 +112,7 @@ class MaskedBernoulli(SliceMethod):
         return scheduler
 
     def score(self, slices: torch.Tensor, numbers: torch.Tensor, network: AnomalyNetwork) -> torch.Tensor:
-        code = network.encode(slices)
+        code = self.encode(slices, network)
         noise = SliceNoise(self.seed, numbers)
         restored, _ = restore_masked(code, network.flip_probability, self._scheduler(), self.threshold, noise)
         observed = network.decode(code) if self.compare_with == "code" else slices

@@ -24,4 +24,4 @@ class Reconstruction(SliceMethod):
         self.difference = difference(score_with)
 
     def score(self, slices: torch.Tensor, numbers: torch.Tensor, network: AnomalyNetwork) -> torch.Tensor:
-        return self.difference(slices.float(), network.autoencoder(slices).float())
+        return self.difference(slices.float(), network.decode(self.encode(slices, network)).float())

@@ -44,7 +44,7 @@ class StructuredFlips(SliceMethod):
         return scores
 
     def _score(self, slices: torch.Tensor, network: AnomalyNetwork) -> torch.Tensor:
-        code = network.encode(slices)
+        code = self.encode(slices, network)
         flips = network.flip_probability(code)
         rate = flips.mean(1, keepdim=True)
         if self.score_with != FLIPS:

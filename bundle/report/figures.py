@@ -10,7 +10,9 @@ import numpy as np
 __all__ = ["save_panels"]
 
 
-def save_panels(path: str | Path, rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str], scale: float = 2) -> None:
+def save_panels(
+    path: str | Path, rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str], scale: float = 2
+) -> None:
     """Save rows of 2-D panels as one picture.
 
     Panels with negative values (differences) are drawn in blue and red around zero, the others in grey from 0 to 1.

@@ -113,7 +113,9 @@ def read_calibration(path: str | Path, method: str) -> Calibration:
         return Calibration(**entries[method])
     except KeyError as error:
         known = ", ".join(entries)
-        raise WeightsError(path, f"no entry {method!r}, only {known}", "Calibrate the method: docs/training.md") from error
+        raise WeightsError(
+            path, f"no entry {method!r}, only {known}", "Calibrate the method: docs/training.md"
+        ) from error
     except (OSError, ValueError, TypeError) as error:
         raise WeightsError(path, f"no calibration ({error})", "Take the file that came with the weights") from error
 
@@ -122,8 +124,10 @@ def write_calibration(path: str | Path, method: str, calibration: Calibration) -
     """Add or replace the entry of a method; the file is replaced whole."""
     path = Path(path)
     entries = json.loads(path.read_text()) if path.exists() else {}
-    rounded = {key: [round(v, 7) for v in values] if isinstance(values, tuple) else values
-               for key, values in asdict(calibration).items()}
+    rounded = {
+        key: [round(v, 7) for v in values] if isinstance(values, tuple) else values
+        for key, values in asdict(calibration).items()
+    }
     temporary = path.with_suffix(".unfinished")
     temporary.write_text(json.dumps({**entries, method: rounded}) + "\n")
     os.replace(temporary, path)

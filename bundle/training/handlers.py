@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from ignite.distributed import get_rank, one_rank_only
 from ignite.engine import Engine, Events
 from ignite.handlers import EMAHandler
 from monai.handlers import CheckpointLoader, CheckpointSaver
 from torch import nn
+from torch.utils.data import DistributedSampler
 
 from ..report.figures import save_panels
 
@@ -28,7 +30,9 @@ class EMA(EMAHandler):
     """
 
     def __init__(self, model: nn.Module, decay: float = 0.999, warmup_iters: int = 200) -> None:
-        super().__init__(model, momentum=1 - decay, momentum_warmup=min(0.1, 100 * (1 - decay)), warmup_iters=warmup_iters)
+        super().__init__(
+            model, momentum=1 - decay, momentum_warmup=min(0.1, 100 * (1 - decay)), warmup_iters=warmup_iters
+        )
 
     def attach(self, engine: Engine) -> None:
         super().attach(engine, name="ema_momentum", event=Events.ITERATION_COMPLETED)
@@ -53,6 +57,7 @@ class WeightsWriter:
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
+    @one_rank_only()
     def __call__(self, engine: Engine) -> None:
         state = {name: tensor.detach().cpu() for name, tensor in self.network.state_dict().items()}
         average = {f"{self.part}.{name}": tensor.detach().cpu() for name, tensor in self.average.state_dict().items()}
@@ -87,6 +92,7 @@ class Pictures:
     def _due(self, engine: Engine, iteration: int) -> bool:
         return iteration == 1 and engine.state.epoch % self.interval == 0
 
+    @one_rank_only()
     def __call__(self, engine: Engine) -> None:
         rows = [[self._panel(item, column) for column in self.columns] for item in engine.state.output[: self.rows]]
         save_panels(self.folder / f"epoch_{engine.state.epoch:04d}.png", rows, self.columns)
@@ -104,14 +110,22 @@ class Resume:
         folder: of the checkpoints.
         objects: name → object with a state dict; the trainer itself joins them.
         interval: epochs between checkpoints; the last two are kept.
+        sampler: a distributed sampler, told the epoch so that it shuffles anew.
     """
 
-    def __init__(self, folder: str | Path, objects: dict, interval: int = 1) -> None:
-        self.folder, self.objects, self.interval = Path(folder), objects, interval
+    def __init__(
+        self, folder: str | Path, objects: dict, interval: int = 1, sampler: DistributedSampler | None = None
+    ) -> None:
+        self.folder, self.objects, self.interval, self.sampler = Path(folder), objects, interval, sampler
 
     def attach(self, engine: Engine) -> None:
         objects = {"trainer": engine, **self.objects}
+        if self.sampler is not None:
+            engine.add_event_handler(Events.EPOCH_STARTED, lambda e: self.sampler.set_epoch(e.state.epoch))
         found = sorted(self.folder.glob("checkpoint_epoch=*.pt"), key=lambda path: path.stat().st_mtime)
         if found:
             CheckpointLoader(str(found[-1]), objects, map_location=engine.state.device).attach(engine)
-        CheckpointSaver(str(self.folder), objects, epoch_level=True, save_interval=self.interval, n_saved=2).attach(engine)
+        if get_rank() == 0:
+            CheckpointSaver(str(self.folder), objects, epoch_level=True, save_interval=self.interval, n_saved=2).attach(
+                engine
+            )

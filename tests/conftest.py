@@ -1,0 +1,70 @@
+"""Scans that the tests draw themselves, and real ones where they are."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from bundle.io.nifti import write_map
+from bundle.networks.anomaly_network import AnomalyNetwork
+from bundle.sample import synthetic_head
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = Path(os.environ.get("FLIPMAP_DATA", ROOT.parent / "shared" / "data"))
+
+
+@pytest.fixture(scope="session")
+def head():
+    """A small synthetic head: scan, lesion mask, affine."""
+    return synthetic_head((96, 112, 12), (2.0, 2.0, 9.0), seed=3)
+
+
+@pytest.fixture
+def scan_file(tmp_path, head):
+    path = tmp_path / "scan.nii.gz"
+    write_map(path, head[0], head[2], np.int16)
+    return path
+
+
+@pytest.fixture
+def network():
+    """A small network with random weights that flips some bits and not others."""
+    torch.manual_seed(0)
+    small = AnomalyNetwork(
+        code_channels=8,
+        autoencoder={"channels": (8, 16, 16), "norm_num_groups": 4},
+        denoiser_channels=(16, 16),
+        denoiser_attention=(False, True),
+        num_head_channels=8,
+        norm_num_groups=8,
+    )
+    for parameter in small.parameters():  # MONAI zeroes the last convolution: random weights answer differently a bit
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.3)
+    return small.eval()
+
+
+@pytest.fixture(scope="session")
+def real_flair():
+    folder = DATA / "brain_lgg"
+    if not folder.is_dir():
+        pytest.skip(f"no real scans in {folder}: set FLIPMAP_DATA")
+    return folder
+
+
+@pytest.fixture
+def bids_folder(tmp_path):
+    """Six synthetic patients with lesion masks in the layout of a BIDS data set."""
+    root = tmp_path / "bids"
+    for number in range(6):
+        scan, lesion, affine = synthetic_head((72, 84, 10), (2.7, 2.7, 11.0), seed=number)
+        name = f"sub-{number:02d}"
+        write_map(root / name / "anat" / f"{name}_FLAIR.nii.gz", scan, affine, np.int16)
+        write_map(root / name / "anat" / f"{name}_T1w.nii.gz", scan, affine, np.int16)
+        mask = root / "derivatives" / "lesion" / name / "anat" / f"{name}_label-lesion_mask.nii.gz"
+        write_map(mask, lesion, affine, np.uint8)
+    return root

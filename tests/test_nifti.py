@@ -1,0 +1,138 @@
+"""Files: every broken one is named with reason and way out; every written one is whole."""
+
+import os
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from bundle.errors import EXIT_CODES, FlipmapError, OutputError, ScanError
+from bundle.io.nifti import read_scan, write_map
+
+
+def save(path, data, affine=None):
+    nib.save(nib.Nifti1Image(data, np.eye(4) if affine is None else affine), path)
+
+
+def nan_affine(path, data):
+    path = path.with_suffix("")  # .nii: bytes that can be edited
+    save(path, data)
+    raw = bytearray(path.read_bytes())
+    raw[254:256] = (1).to_bytes(2, "little")  # sform_code
+    raw[280:296] = np.full(4, np.nan, "<f4").tobytes()  # srow_x
+    path.write_bytes(bytes(raw))
+    return path
+
+
+IMAGE = np.random.RandomState(0).rand(20, 22, 9).astype(np.float32)
+
+
+def truncated(path):
+    save(path, IMAGE)
+    path.write_bytes(path.read_bytes()[:-2000])
+
+
+def short_header(path):
+    path.write_bytes(b"\x5c\x01\x00\x00")
+
+
+BROKEN = {
+    "absent": (lambda p: None, "no such file"),
+    "empty": (lambda p: p.write_bytes(b""), "not readable"),
+    "text": (lambda p: p.write_text("this is no image"), "not readable"),
+    "truncated": (truncated, "not readable"),
+    "short header": (short_header, "not readable"),
+    "all zero": (lambda p: save(p, np.zeros((20, 20, 9), np.float32)), "every voxel is 0"),
+    "constant": (lambda p: save(p, np.full((20, 20, 9), 7, np.int16)), "every voxel is 7"),
+    "NaN": (lambda p: save(p, np.where(IMAGE > 0.5, np.nan, IMAGE)), "NaN"),
+    "infinite": (lambda p: save(p, np.where(IMAGE > 0.99, np.inf, IMAGE)), "infinite"),
+    "2-D": (lambda p: save(p, IMAGE[..., 0]), "2-D"),
+    "4-D": (lambda p: save(p, np.stack([IMAGE] * 3, -1)), "4-D"),
+    "5-D": (lambda p: save(p, IMAGE[..., None, None] * np.ones((1, 1, 1, 2, 2), np.float32)), "5-D"),
+    "tiny": (lambda p: save(p, IMAGE[:4, :4, :4]), "too small"),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_broken_file_is_named(tmp_path, kind):
+    make, reason = BROKEN[kind]
+    path = tmp_path / "broken.nii.gz"
+    make(path)
+    with pytest.raises(ScanError, match=reason) as caught:
+        read_scan(path)
+    assert str(path) in str(caught.value)
+    assert caught.value.remedy
+
+
+def test_a_broken_affine_is_named(tmp_path):
+    with pytest.raises(ScanError, match="affine"):
+        read_scan(nan_affine(tmp_path / "x.nii.gz", IMAGE))
+
+
+def test_contrasts_must_share_a_grid(tmp_path):
+    save(tmp_path / "a.nii.gz", IMAGE)
+    save(tmp_path / "b.nii.gz", IMAGE, np.diag([2.0, 1, 1, 1]))
+    with pytest.raises(ScanError, match="not on the grid"):
+        read_scan([tmp_path / "a.nii.gz", tmp_path / "b.nii.gz"], channels=2)
+    with pytest.raises(ScanError, match="1 contrasts, the network takes 2"):
+        read_scan(tmp_path / "a.nii.gz", channels=2)
+
+
+def test_a_fourth_axis_of_one_or_of_the_contrasts_is_fine(tmp_path):
+    save(tmp_path / "one.nii.gz", IMAGE[..., None])
+    save(tmp_path / "two.nii.gz", np.stack([IMAGE, 2 * IMAGE], -1))
+    assert read_scan(tmp_path / "one.nii.gz").shape == (1, *IMAGE.shape)
+    both = read_scan(tmp_path / "two.nii.gz", channels=2)
+    np.testing.assert_allclose(both[1].numpy(), 2 * IMAGE)
+
+
+def test_scaled_integers_are_read_in_their_units(tmp_path):
+    image = nib.Nifti1Image((IMAGE * 100).astype(np.int16), np.eye(4))
+    image.header.set_slope_inter(0.5, 3)
+    nib.save(image, tmp_path / "s.nii.gz")
+    expected = nib.load(tmp_path / "s.nii.gz").get_fdata()
+    np.testing.assert_allclose(read_scan(tmp_path / "s.nii.gz")[0].numpy(), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.uint8, np.int16])
+def test_written_is_read_back(tmp_path, dtype):
+    affine = np.array([[-0.9, 0.1, 0, 5], [0.1, 0.9, -0.3, -7], [0, 0.2, 4.5, 1], [0, 0, 0, 1]])
+    affine[:3, :3] = np.linalg.qr(affine[:3, :3])[0] @ np.diag([0.9, 0.9, 4.5])
+    values = (IMAGE * 200).astype(dtype)
+    path = tmp_path / "new" / "folder" / "map.nii.gz"
+    write_map(path, values, affine, dtype)
+    image = nib.load(path)
+    assert image.get_data_dtype() == dtype
+    np.testing.assert_array_equal(np.asarray(image.dataobj), values)
+    for stored in (image.affine, image.get_sform(), image.get_qform()):
+        np.testing.assert_allclose(stored, affine, atol=1e-5)
+    assert image.header.get_xyzt_units()[0] == "mm"
+
+
+def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
+    path = tmp_path / "map.nii.gz"
+    path.write_text("an older result")
+
+    def full(image, name):
+        with open(name, "wb") as file:
+            file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("bundle.io.nifti.nib.save", full)
+    with pytest.raises(OutputError, match="No space left"):
+        write_map(path, IMAGE, np.eye(4))
+    assert os.listdir(tmp_path) == ["map.nii.gz"]
+    assert path.read_text() == "an older result"
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot be written"):
+        write_map(tmp_path / "file" / "map.nii.gz", IMAGE, np.eye(4))
+
+
+def test_the_tree_of_errors():
+    for kind in FlipmapError.__subclasses__():
+        error = kind("where", "what is wrong", "What to do")
+        assert str(error) == "where: what is wrong. What to do"
+    assert len(set(EXIT_CODES.values())) == len(EXIT_CODES)

@@ -1,0 +1,99 @@
+"""Calibration and figures of merit, against direct counts."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import average_precision_score
+
+from bundle.errors import WeightsError
+from bundle.evaluation.metrics import Pooled, VoxelAveragePrecision, bin_edges, bootstrap_interval
+from bundle.scoring.calibration import Calibrated, Calibration, read_calibration, weights_hash, write_calibration
+
+RNG = np.random.RandomState(0)
+HEALTHY = RNG.gamma(2, 0.1, 500_000)
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.01, 0.001])
+def test_a_value_is_a_tail_probability(rate):
+    calibration = Calibration.fit(HEALTHY)
+    fresh = np.random.RandomState(1).gamma(2, 0.1, 500_000)
+    assert (calibration(fresh) >= -np.log10(rate)).mean() == pytest.approx(rate, rel=0.1)
+
+
+def test_values_rise_strictly_where_it_matters_and_beyond():
+    calibration = Calibration.fit(HEALTHY)
+    scores = np.linspace(0.5, 3 * HEALTHY.max(), 1000)
+    assert (np.diff(calibration(scores)) > 0).all()
+    assert calibration(np.zeros(3)).tolist() == [0, 0, 0]
+    assert calibration(np.array([[0.1]])).dtype == np.float32
+
+
+def test_many_equal_scores_are_healthy():
+    calibration = Calibration.fit(np.concatenate([np.zeros(90_000), RNG.rand(10_000)]))
+    assert float(calibration(np.array(1e-9))) <= 1.01
+    assert (calibration(RNG.rand(10_000)) >= 2).mean() == pytest.approx(0.1, abs=0.02)
+
+
+def test_calibration_file(tmp_path):
+    weights = tmp_path / "model.pt"
+    weights.write_bytes(b"weights")
+    path = tmp_path / "calibration.json"
+    calibration = Calibration.fit(HEALTHY, weights_hash(weights), {"seed": 0})
+    write_calibration(path, "one", calibration)
+    write_calibration(path, "two", calibration)
+    again = read_calibration(path, "one")
+    np.testing.assert_allclose(again(HEALTHY[:1000]), calibration(HEALTHY[:1000]), atol=1e-3)
+    assert again.voxels == len(HEALTHY)
+    applied = Calibrated("pred", path, "two", weights)({"pred": torch.full((1, 2, 2, 2), 0.9)})["pred"]
+    assert float(applied[0, 0, 0, 0]) == pytest.approx(float(calibration(np.array(0.9))), abs=1e-3)
+    with pytest.raises(WeightsError, match="no entry 'three', only one, two"):
+        read_calibration(path, "three")
+    weights.write_bytes(b"other weights")
+    with pytest.raises(WeightsError, match="is not for"):
+        Calibrated("pred", path, "two", weights)
+    with pytest.raises(WeightsError, match="no calibration"):
+        read_calibration(tmp_path / "absent.json", "one")
+
+
+@pytest.fixture
+def patients():
+    scores, lesions = [], []
+    for number in range(5):
+        lesion = RNG.rand(20_000) < 0.03 * number
+        scores.append((RNG.gamma(2, 0.2, 20_000) + lesion * RNG.gamma(2, 0.3, 20_000)).astype(np.float32))
+        lesions.append(lesion)
+    return scores, lesions
+
+
+def test_binned_figures_equal_exact_ones(patients):
+    scores, lesions = (np.concatenate(arrays) for arrays in patients)
+    figures = Pooled.of(*patients).figures()
+    assert figures["auprc"] == pytest.approx(average_precision_score(lesions, scores), abs=2e-3)
+    thresholds = np.quantile(scores, np.linspace(0, 1, 2000))
+    exact = max(2 * (lesions & (scores >= t)).sum() / (lesions.sum() + (scores >= t).sum()) for t in thresholds)
+    assert figures["best_dice"] == pytest.approx(exact, abs=2e-3)
+
+
+def test_perfect_and_useless_maps():
+    lesion = RNG.rand(50_000) < 0.1
+    assert Pooled.of([lesion + 0.0], [lesion]).figures() == pytest.approx({"auprc": 1, "best_dice": 1}, abs=1e-3)
+    assert Pooled.of([RNG.rand(50_000)], [lesion]).figures()["auprc"] == pytest.approx(0.1, abs=0.01)
+
+
+def test_bootstrap_draws_patients(patients):
+    pooled = Pooled.of(*patients)
+    low, high = bootstrap_interval(pooled, draws=200)["auprc"]
+    assert low < pooled.figures()["auprc"] < high
+    assert bootstrap_interval(pooled, draws=50) == bootstrap_interval(pooled, draws=50)
+
+
+def test_edges_rise():
+    assert (np.diff(bin_edges(np.concatenate([np.zeros(1000), RNG.rand(1000)]))) > 0).all()
+
+
+def test_voxel_average_precision_pools_items(patients):
+    metric = VoxelAveragePrecision()
+    for score, lesion in zip(*patients, strict=True):
+        metric.update(([torch.from_numpy(score)[None]], [torch.from_numpy(lesion)[None]]))
+    scores, lesions = (np.concatenate(arrays) for arrays in patients)
+    assert metric.compute() == pytest.approx(average_precision_score(lesions, scores))

@@ -1,0 +1,118 @@
+"""The training recipes, small: they run, resume, leave weights that load, and take BraTS as downloaded."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from bundle.cases import LAYOUTS
+from bundle.io.nifti import write_map
+from bundle.sample import synthetic_head
+from bundle.training.slices import SliceDataset
+from tests.conftest import ROOT
+
+SMALL = {
+    "batch_size": 4,
+    "max_epochs": 1,
+    "val_interval": 1,
+    "network_def": {
+        "_target_": "bundle.networks.anomaly_network.AnomalyNetwork",
+        "in_channels": "@channels",
+        "code_channels": 8,
+        "autoencoder": {"channels": [8, 8, 16], "norm_num_groups": 4},
+        "denoiser_channels": [16, 16],
+        "denoiser_attention": [False, True],
+        "num_head_channels": 8,
+        "norm_num_groups": 8,
+    },
+    "preprocessing#transforms#3#size": [64, 64],
+    "preprocessing#transforms#3#spacing": 4.0,
+    "validate#handlers#1#interval": 1,
+}
+
+
+def run(tmp_path, recipe, dataset_dir, launcher=(sys.executable, "-m"), extra=(), **overrides):
+    split, small = tmp_path / "split.json", tmp_path / "small.json"
+    subjects = sorted({case["subject"] for case in LAYOUTS[overrides.get("layout", "bids_lesion")](dataset_dir)})
+    split.write_text(json.dumps({"subjects": {"training": subjects[:4], "validation": subjects[4:5]}}))
+    small.write_text(json.dumps({**SMALL, **overrides}))
+    files = [str(ROOT / "configs" / f"train_{recipe}.json"), *(str(ROOT / "configs" / name) for name in extra), str(small)]
+    arguments = ["--config_file", str(files), "--bundle_root", str(ROOT), "--dataset_dir", str(dataset_dir)]
+    arguments += ["--split", str(split)]
+    arguments += ["--output_dir", str(tmp_path / recipe), "--autoencoder_weights", str(tmp_path / "autoencoder/weights.pt")]
+    done = subprocess.run(
+        [*launcher, "monai.bundle", "run", *arguments],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def autoencoder(tmp_path, bids_folder):
+    run(tmp_path, "autoencoder", bids_folder)
+    return tmp_path / "autoencoder"
+
+
+def test_autoencoder_then_denoiser_then_resume(tmp_path, bids_folder, autoencoder):
+    assert (autoencoder / "pictures" / "epoch_0001.png").stat().st_size > 2000
+    first = torch.load(autoencoder / "weights.pt", weights_only=True)
+
+    log = run(tmp_path, "denoiser", bids_folder)
+    assert "val_auprc" in log
+    state = torch.load(tmp_path / "denoiser" / "weights.pt", weights_only=True)
+    assert all(torch.equal(state[key], first[key]) for key in state if key.startswith("autoencoder."))
+    assert any(not torch.equal(state[key], first[key]) for key in state if key.startswith("denoiser."))
+    assert not [key for key in state if "module" in key]
+
+    log = run(tmp_path, "denoiser", bids_folder, max_epochs=2)
+    assert "Restored all variables" in log
+    assert "epoch 1 until 2 epochs" in log
+    assert len(list((tmp_path / "denoiser").glob("checkpoint_epoch=*.pt"))) == 2
+
+
+def test_several_processes(tmp_path, bids_folder):
+    launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m")
+    log = run(tmp_path, "autoencoder", bids_folder, launcher, ["multi_gpu_train.json"], batch_size=2)
+    assert "val_l1" in log
+    state = torch.load(tmp_path / "autoencoder" / "weights.pt", weights_only=True)
+    assert not [key for key in state if "module" in key]
+
+
+def test_brats_as_downloaded(tmp_path):
+    """Four contrasts become four channels; slices with tumour train nothing."""
+    root = tmp_path / "BraTS"
+    for number in range(1, 6):
+        name = f"BraTS20_Training_{number:03d}"
+        scan, lesion, affine = synthetic_head((60, 70, 6), (3.2, 3.2, 18.0), seed=number)
+        for factor, contrast in enumerate(("t1", "t1ce", "t2", "flair"), start=1):
+            write_map(root / name / f"{name}_{contrast}.nii.gz", scan * factor, affine, np.int16)
+        write_map(root / name / f"{name}_seg.nii.gz", 4 * lesion, affine, np.uint8)
+    log = run(tmp_path, "autoencoder", root, extra=["brats.json"], layout="brats")
+    assert "healthy slices" in log
+    state = torch.load(tmp_path / "autoencoder" / "weights.pt", weights_only=True)
+    assert state["autoencoder.encoder.blocks.0.conv.weight"].shape[1] == 4
+
+
+def test_slices_with_lesion_are_left_out():
+    image, label = torch.rand(1, 8, 8, 5) + 0.1, torch.zeros(1, 8, 8, 5)
+    label[0, 3, 3, 2] = 0.2  # a lesion's edge, after resampling
+    image[..., 4] = 0  # air
+    dataset = SliceDataset([{}], lambda case: {"image": image, "label": label})
+    assert len(dataset) == 3
+    assert dataset[0]["image"].shape == (1, 8, 8)
+
+
+def test_seeded_items_repeat(head):
+    volume = torch.from_numpy(head[0].astype("float32"))[None] / 200
+
+    dataset = SliceDataset([{}, {}], lambda case: {"image": volume}, seed=3)
+    assert torch.equal(dataset[2]["donor"], dataset[2]["donor"])
