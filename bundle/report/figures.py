@@ -1,4 +1,4 @@
-"""Pictures: rows of panels as PNG."""
+"""Pictures as PNG: rows of panels, and a scan with its map."""
 
 from __future__ import annotations
 
@@ -6,13 +6,30 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
-__all__ = ["save_panels"]
+__all__ = ["save_map_picture", "save_panels"]
+
+MAP_TOP = 4.0  # of the colour scale of maps: one healthy voxel in ten thousand
 
 
-def save_panels(
-    path: str | Path, rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str], scale: float = 2
-) -> None:
+def _grid(rows: int, columns: int, scale: float):
+    """Figure without pyplot, so that no display and no global state are touched; its axes, switched off."""
+    figure = Figure(figsize=(scale * columns, scale * rows + 0.3), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    return figure, axes
+
+
+def _save(figure: Figure, path: str | Path, dpi: int = 80) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=dpi)
+
+
+def save_panels(path: str | Path, rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str], scale: float = 2) -> None:
     """Save rows of 2-D panels as one picture.
 
     Panels with negative values (differences) are drawn in blue and red around zero, the others in grey from 0 to 1.
@@ -23,19 +40,43 @@ def save_panels(
         titles: one a column.
         scale: inches a panel.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(scale * len(titles), scale * len(rows) + 0.3), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(len(rows), len(titles), squeeze=False)
+    figure, axes = _grid(len(rows), len(titles), scale)
     for axes_row, row in zip(axes, rows, strict=True):
         for axis, panel in zip(axes_row, row, strict=True):
             signed = panel.min() < -0.02
             style = {"cmap": "RdBu_r", "vmin": -0.5, "vmax": 0.5} if signed else {"cmap": "gray", "vmin": 0, "vmax": 1}
             axis.imshow(np.asarray(panel).T, **style)
-            axis.axis("off")
     for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title, fontsize=9)
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=80)
+    _save(figure, path)
+
+
+def save_map_picture(
+    path: str | Path,
+    scan: np.ndarray,
+    restored: np.ndarray,
+    anomaly: np.ndarray,
+    mask: np.ndarray,
+    slices: Sequence[int],
+) -> None:
+    """Save a scan, what it would be without its anomalies, its map and its mask, a row a slice.
+
+    Args:
+        path: PNG to write.
+        scan, restored: (X, Y, Z), LPS axes, grey from 0 to 1.
+        anomaly: calibrated map, the same shape.
+        mask: 0 and 1, the same shape.
+        slices: numbers along Z.
+    """
+    figure, axes = _grid(len(slices), 4, 2.2)
+    for row, z in zip(axes, slices, strict=True):
+        for axis, panel in zip(row, (scan, restored, scan, scan), strict=True):
+            axis.imshow(panel[..., z].T, cmap="gray", vmin=0, vmax=1)
+        heat = np.ma.masked_less(anomaly[..., z].T, 1.0)
+        shown = row[2].imshow(heat, cmap="inferno", vmin=1, vmax=MAP_TOP)
+        if mask[..., z].any():
+            row[3].contour(mask[..., z].T, [0.5], colors="red", linewidths=1)
+    for axis, title in zip(axes[0], ("scan", "restored", "anomaly map", "mask"), strict=True):
+        axis.set_title(title, fontsize=10)
+    figure.colorbar(shown, ax=axes[:, 2], location="bottom", shrink=0.9, label="−log10 healthy tail", pad=0.01)
+    _save(figure, path, dpi=90)

@@ -1,0 +1,35 @@
+# One command a chore: the same here and in continuous integration.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+
+.PHONY: demo test lint bench clean
+
+demo: $(VENV)/installed
+	rm -rf demo
+	$(BIN)/python scripts/make_sample.py demo/scans/sample_FLAIR.nii.gz
+	$(BIN)/python -m monai.bundle run --config_file configs/inference.json --dataset_dir demo/scans --output_dir demo/maps
+	$(BIN)/python scripts/show_map.py demo/scans/sample_FLAIR.nii.gz demo/maps demo/sample.png
+	@echo "map:     demo/maps/sample_FLAIR_anomaly.nii.gz"
+	@echo "mask:    demo/maps/sample_FLAIR_anomaly_mask.nii.gz"
+	@echo "picture: demo/sample.png"
+
+test: $(VENV)/installed lint
+	$(BIN)/python -m pytest tests
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+bench: $(VENV)/installed
+	$(BIN)/python scripts/benchmark.py
+
+# The pinned versions; torch among them by its exact number, or pip takes the newest build with all of CUDA.
+$(VENV)/installed: requirements.txt setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo build *.egg-info

@@ -1,0 +1,151 @@
+"""The contract with MONAI: files, ids, properties, targets; and that the configs say the same where they must."""
+
+import ast
+import importlib
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from monai.bundle import ConfigParser, ConfigWorkflow, verify_net_in_out
+from monai.bundle.config_item import ComponentLocator
+
+import bundle
+from bundle.networks.anomaly_network import load_weights
+from bundle.scoring.calibration import read_calibration, weights_hash
+from tests.conftest import ROOT
+
+CONFIGS = sorted((ROOT / "configs").glob("*.json"))
+RUNNABLE = ("inference", "train_autoencoder", "train_denoiser")
+METADATA = json.loads((ROOT / "configs" / "metadata.json").read_text())
+
+
+def walk(node):
+    yield node
+    for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        yield from walk(child)
+
+
+def read(name):
+    return json.loads((ROOT / "configs" / f"{name}.json").read_text())
+
+
+def test_required_files():
+    for name in ("LICENSE", "configs/metadata.json", "configs/inference.json", "models/model.pt", "docs/README.md",
+                 "docs/data_license.txt", "configs/logging.conf"):
+        assert (ROOT / name).is_file(), name
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda p: p.stem)
+def test_every_target_resolves(config):
+    names = ComponentLocator(excludes=["metatensor"])
+    for node in walk(json.loads(config.read_text())):
+        if isinstance(node, dict) and "_target_" in node:
+            target = node["_target_"]
+            if "." in target:
+                module, _, attribute = target.rpartition(".")
+                assert callable(getattr(importlib.import_module(module), attribute)), target
+            else:
+                assert names.get_component_module_name(target), target
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda p: p.stem)
+def test_every_import_and_expression_parses(config):
+    for node in walk(json.loads(config.read_text())):
+        if isinstance(node, str) and node.startswith("$"):
+            code = re.sub(r"@[\w#]+", "x", node[1:])
+            tree = ast.parse(code)
+            for found in ast.walk(tree):
+                if isinstance(found, ast.ImportFrom):
+                    assert hasattr(importlib.import_module(found.module), found.names[0].name), node
+
+
+@pytest.mark.parametrize("name", RUNNABLE)
+def test_properties(name, tmp_path, monkeypatch, bids_folder):
+    monkeypatch.chdir(tmp_path)
+    workflow = ConfigWorkflow(
+        config_file=str(ROOT / "configs" / f"{name}.json"),
+        meta_file=str(ROOT / "configs" / "metadata.json"),
+        workflow_type="infer" if name == "inference" else "train",
+        bundle_root=str(ROOT),
+        dataset_dir=str(bids_folder),
+        logging_file=str(ROOT / "configs" / "logging.conf"),
+    )
+    assert not workflow.check_properties()
+
+
+def test_one_network_everywhere():
+    networks = [read(name)["network_def"] for name in RUNNABLE]
+    assert networks[0] == networks[1] == networks[2]
+
+
+def test_one_preprocessing_everywhere():
+    """Training and inference see the same grid: only the label's keys differ."""
+    scale = [read(name)["preprocessing"]["transforms"][2] for name in RUNNABLE]
+    assert scale[0] == scale[1] == scale[2]
+    grids = []
+    for name in RUNNABLE:
+        parser = ConfigParser(read(name))
+        grid = parser.get_parsed_content("preprocessing#transforms#3")
+        grids.append((grid.size, grid.spacing, grid.slice_spacing))
+    assert grids[0] == grids[1] == grids[2]
+
+
+def test_inference_is_self_contained():
+    """MONAI Label reads this one file: no macro, no reference to another file, one network."""
+    text = (ROOT / "configs" / "inference.json").read_text()
+    assert not re.search(r'"%', text)
+    assert "metadata" not in text
+
+
+def test_weights_are_plain_tensors_and_fit():
+    path = ROOT / "models" / "model.pt"
+    state = torch.load(path, weights_only=True)
+    assert all(isinstance(value, torch.Tensor) and torch.isfinite(value).all() for value in state.values())
+    assert path.stat().st_size < 30 * 2**20
+    load_weights(ConfigParser(read("inference")).get_parsed_content("network_def"), path)
+
+
+def test_calibration_belongs_to_the_weights():
+    entry = read_calibration(ROOT / "models" / "calibration.json", read("inference")["method"])
+    assert entry.weights == weights_hash(ROOT / "models" / "model.pt")
+    assert entry.voxels > 100_000
+
+
+def test_network_in_and_out():
+    verify_net_in_out(
+        net_id="network_def",
+        meta_file=str(ROOT / "configs" / "metadata.json"),
+        config_file=str(ROOT / "configs" / "inference.json"),
+        device="cpu",
+        n=4,
+    )
+
+
+def test_versions_agree():
+    assert bundle.__version__ == METADATA["version"]
+    assert METADATA["version"] in METADATA["changelog"]
+    assert f"## {METADATA['version']}" in (ROOT / "CHANGELOG.md").read_text()
+    pins = dict(line.split("==") for line in (ROOT / "requirements.txt").read_text().split() if "==" in line)
+    assert pins["torch"] == METADATA["pytorch_version"]
+    assert pins["monai"] == METADATA["monai_version"]
+    assert pins["numpy"] == METADATA["numpy_version"]
+    for name, version in METADATA["required_packages_version"].items():
+        assert pins[name] == version
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "bundle").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
+def test_all_is_true(path):
+    name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    module = importlib.import_module(name)
+    if path.name != "__init__.py":
+        assert module.__doc__, "the first line of a module says what it is"
+        for public in module.__all__:
+            assert getattr(module, public).__doc__ or not callable(getattr(module, public)), public
+
+
+def test_importing_the_package_is_light():
+    """`bundle` itself pulls in neither torch nor MONAI, so that --help stays quick."""
+    tree = ast.parse(Path(bundle.__file__).read_text())
+    assert not [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom) and "torch" in ast.dump(node)]

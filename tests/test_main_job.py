@@ -1,0 +1,124 @@
+"""The main job as users run it: another folder, good and broken scans together, interrupted, and repeated."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from bundle.io.nifti import write_map
+from bundle.sample import synthetic_head
+from bundle.scoring.calibration import read_calibration
+from tests.conftest import ROOT
+from tests.test_mri import oblique, reoriented
+from tests.test_nifti import BROKEN
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "2"}
+
+
+def command(dataset_dir, output_dir, *more):
+    config = str(ROOT / "configs" / "inference.json")
+    return [sys.executable, "-m", "monai.bundle", "run", "--config_file", config, "--logging_file",
+            str(ROOT / "configs" / "logging.conf"), "--dataset_dir", str(dataset_dir), "--output_dir", str(output_dir),
+            *map(str, more)]  # fmt: skip
+
+
+def run(dataset_dir, output_dir, cwd, *more):
+    done = subprocess.run(
+        command(dataset_dir, output_dir, *more), cwd=cwd, capture_output=True, text=True, check=False, env=ENVIRONMENT
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def sample():
+    return synthetic_head((128, 128, 10), (1.875, 1.875, 11.0), seed=0)
+
+
+def test_good_and_broken_scans_together(tmp_path, sample):
+    scan, lesion, affine = sample
+    inputs, outputs = tmp_path / "in", tmp_path / "out"
+    for codes in ("LPS", "RAS", "PSR"):
+        data, its_affine = reoriented(scan, affine, codes)
+        write_map(inputs / "deep" / f"{codes}.nii.gz", data, its_affine, np.int16)
+    write_map(inputs / "oblique.nii.gz", scan, oblique(affine), np.int16)
+    kinds = [kind for kind in BROKEN if kind != "absent"]
+    for kind in kinds:
+        BROKEN[kind][0](inputs / f"broken {kind}.nii.gz")
+
+    code, log = run(inputs, outputs, tmp_path)
+    assert code == 1, log
+    for kind in kinds:
+        assert f"broken {kind}.nii.gz: " in log, kind
+    assert f"4 of {4 + len(kinds)} scans done, {len(kinds)} failed" in log
+
+    names = ["LPS", "RAS", "PSR", "oblique"]
+    assert sorted(os.listdir(outputs)) == sorted(f"{n}_{k}.nii.gz" for n in names for k in ("anomaly", "anomaly_mask"))
+    maps = {}
+    for name in names:
+        assert f"{name}: done in" in log
+        source = nib.load(next(inputs.rglob(f"{name}.nii.gz")))
+        result, mask = (nib.load(outputs / f"{name}_{kind}.nii.gz") for kind in ("anomaly", "anomaly_mask"))
+        for image in (result, mask):
+            assert image.shape == source.shape
+            np.testing.assert_allclose(image.affine, source.affine, atol=1e-5)
+            assert nib.aff2axcodes(image.affine) == nib.aff2axcodes(source.affine)
+        assert result.get_data_dtype() == np.float32
+        assert mask.get_data_dtype() == np.uint8
+        values = np.asarray(result.dataobj)
+        assert np.array_equal(np.asarray(mask.dataobj), values >= 2)
+        turned = nib.Nifti1Image(values, affine if name == "oblique" else source.affine)
+        maps[name] = reoriented(values, turned.affine, "LPS")[0]
+    for name in names[1:]:
+        np.testing.assert_allclose(maps[name], maps["LPS"], atol=1e-2)
+    lesion = lesion > 0
+    assert maps["LPS"][lesion].mean() > 1.5 + maps["LPS"][~lesion & (scan > 30)].mean(), "the lesion lights up"
+
+
+def test_all_good_is_zero_and_repeats(tmp_path, sample):
+    scan, _, affine = sample
+    write_map(tmp_path / "in" / "one.nii.gz", scan[..., 3:6], affine, np.int16)
+    first = run(tmp_path / "in", tmp_path / "a", ROOT)
+    assert first[0] == 0, first[1]
+    again = run(tmp_path / "in" / "one.nii.gz", tmp_path / "b", tmp_path, "--threshold", 3.0)
+    assert again[0] == 0, again[1]
+    maps = [np.asarray(nib.load(tmp_path / d / "one_anomaly.nii.gz").dataobj) for d in "ab"]
+    assert np.array_equal(*maps)
+    mask = np.asarray(nib.load(tmp_path / "b" / "one_anomaly_mask.nii.gz").dataobj)
+    assert np.array_equal(mask, maps[1] >= 3)
+
+
+def test_nothing_to_do_is_said(tmp_path):
+    (tmp_path / "in").mkdir()
+    code, log = run(tmp_path / "in", tmp_path / "out", tmp_path)
+    assert code != 0
+    assert "no .nii or .nii.gz file at any depth" in log
+
+
+def test_interrupted_in_the_middle_leaves_whole_files(tmp_path, sample):
+    scan, _, affine = sample
+    for number in range(30):
+        write_map(tmp_path / "in" / f"{number:02d}.nii.gz", scan[..., 3:6], affine, np.int16)
+    outputs = tmp_path / "out"
+    process = subprocess.Popen(
+        command(tmp_path / "in", outputs), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT
+    )
+    give_up = time.monotonic() + 120
+    while not list(outputs.glob("0[3-9]_anomaly.nii.gz")) and time.monotonic() < give_up:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) != 0
+    written = list(outputs.glob("*.nii.gz"))
+    assert 0 < len(written) < 60
+    assert not list(outputs.glob(".unfinished*"))
+    for path in written:
+        assert np.isfinite(np.asarray(nib.load(path).dataobj)).all()
+
+
+def test_calibration_of_the_default_method():
+    table = read_calibration(ROOT / "models" / "calibration.json", "structured_flips")
+    assert table.value[-1] > 3, "enough healthy voxels for the 0.1 % threshold"
