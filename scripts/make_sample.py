@@ -1,6 +1,6 @@
 """Make a synthetic sample scan: a drawn head with a lesion, nobody's.
 
-    python scripts/make_sample.py OUT/sample_FLAIR.nii.gz
+python scripts/make_sample.py OUT/sample_FLAIR.nii.gz
 """
 
 import argparse

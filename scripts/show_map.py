@@ -1,6 +1,6 @@
 """Picture of a scan and its map: scan, restored scan, anomaly map, mask, in the slices with the most anomaly.
 
-    python scripts/show_map.py SCAN.nii.gz OUTPUT_DIR picture.png
+python scripts/show_map.py SCAN.nii.gz OUTPUT_DIR picture.png
 """
 
 import argparse
@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from monai.bundle import ConfigParser
-from monai.transforms import Orientation
 
 from bundle import bundle_root
 from bundle.cases import stem
 from bundle.io.nifti import read_scan
 from bundle.report.figures import save_map_picture
+from bundle.transforms.mri import to_axial
 
 
 def main() -> None:
@@ -36,11 +36,12 @@ def main() -> None:
         restored = network(slices).cpu().movedim(0, -1)
     back = preprocessing.inverse({"image": item["image"].clone().copy_(restored)})["image"]
 
-    axial = Orientation(axcodes="LPS", labels=(("L", "R"), ("P", "A"), ("I", "S")))
     name = stem(arguments.scan)
-    maps = [read_scan(arguments.output_dir / f"{name}_{kind}.nii.gz", constant=True) for kind in ("anomaly", "anomaly_mask")]
+    maps = [
+        read_scan(arguments.output_dir / f"{name}_{kind}.nii.gz", constant=True) for kind in ("anomaly", "anomaly_mask")
+    ]
     scan = read_scan(arguments.scan)
-    panels = [axial(volume)[0].numpy() for volume in (scan, back, *maps)]
+    panels = [to_axial(volume)[0].numpy() for volume in (scan, back, *maps)]
     panels[0] = panels[0] / np.percentile(panels[0], 99.5)
     panels[1] = panels[1] / np.percentile(panels[1], 99.5)
     chosen = np.sort(np.argsort(panels[2].sum((0, 1)))[-arguments.slices :])

@@ -119,7 +119,7 @@ def test_a_split_by_hash_is_a_partition(bids_folder):
             parts[part] = [case["subject"] for case in training_cases(bids_folder, part)]
         except DatasetError:
             parts[part] = []
-    assert sorted(sum(parts.values(), [])) == [f"sub-{n:02d}" for n in range(6)]
+    assert sorted(name for part in parts.values() for name in part) == [f"sub-{n:02d}" for n in range(6)]
 
 
 def test_wrong_parts_and_layouts_are_named(bids_folder, tmp_path):

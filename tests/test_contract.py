@@ -32,8 +32,15 @@ def read(name):
 
 
 def test_required_files():
-    for name in ("LICENSE", "configs/metadata.json", "configs/inference.json", "models/model.pt", "docs/README.md",
-                 "docs/data_license.txt", "configs/logging.conf"):
+    for name in (
+        "LICENSE",
+        "configs/metadata.json",
+        "configs/inference.json",
+        "models/model.pt",
+        "docs/README.md",
+        "docs/data_license.txt",
+        "configs/logging.conf",
+    ):
         assert (ROOT / name).is_file(), name
 
 
@@ -148,4 +155,6 @@ def test_all_is_true(path):
 def test_importing_the_package_is_light():
     """`bundle` itself pulls in neither torch nor MONAI, so that --help stays quick."""
     tree = ast.parse(Path(bundle.__file__).read_text())
-    assert not [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom) and "torch" in ast.dump(node)]
+    assert not [
+        node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom) and "torch" in ast.dump(node)
+    ]

@@ -105,7 +105,11 @@ def test_interrupted_in_the_middle_leaves_whole_files(tmp_path, sample):
         write_map(tmp_path / "in" / f"{number:02d}.nii.gz", scan[..., 3:6], affine, np.int16)
     outputs = tmp_path / "out"
     process = subprocess.Popen(
-        command(tmp_path / "in", outputs), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT
+        command(tmp_path / "in", outputs),
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=ENVIRONMENT,
     )
     give_up = time.monotonic() + 120
     while not list(outputs.glob("0[3-9]_anomaly.nii.gz")) and time.monotonic() < give_up:

@@ -40,10 +40,19 @@ def run(tmp_path, recipe, dataset_dir, launcher=(sys.executable, "-m"), extra=()
     subjects = sorted({case["subject"] for case in LAYOUTS[overrides.get("layout", "bids_lesion")](dataset_dir)})
     split.write_text(json.dumps({"subjects": {"training": subjects[:4], "validation": subjects[4:5]}}))
     small.write_text(json.dumps({**SMALL, **overrides}))
-    files = [str(ROOT / "configs" / f"train_{recipe}.json"), *(str(ROOT / "configs" / name) for name in extra), str(small)]
+    files = [
+        str(ROOT / "configs" / f"train_{recipe}.json"),
+        *(str(ROOT / "configs" / name) for name in extra),
+        str(small),
+    ]
     arguments = ["--config_file", str(files), "--bundle_root", str(ROOT), "--dataset_dir", str(dataset_dir)]
     arguments += ["--split", str(split)]
-    arguments += ["--output_dir", str(tmp_path / recipe), "--autoencoder_weights", str(tmp_path / "autoencoder/weights.pt")]
+    arguments += [
+        "--output_dir",
+        str(tmp_path / recipe),
+        "--autoencoder_weights",
+        str(tmp_path / "autoencoder/weights.pt"),
+    ]
     done = subprocess.run(
         [*launcher, "monai.bundle", "run", *arguments],
         cwd=tmp_path,

@@ -29,7 +29,7 @@ class CaseDataset(Dataset):
 
 
 def explain(error: Exception, case: dict) -> FlipmapError:
-    """The error of ours in a chain of exceptions (MONAI wraps what transforms raise); one made of it if there is none."""
+    """The error of ours in a chain of exceptions, since MONAI wraps what transforms raise; else one made of it."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, FlipmapError):

@@ -16,6 +16,7 @@ s < t, and the same weights run on any list of steps.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from monai.networks.schedulers import Scheduler
@@ -92,7 +93,7 @@ class BernoulliScheduler(Scheduler):
                 raise ValueError(f"num_inference_steps {num_inference_steps} is less than 1")
             timesteps = [start - (start * i) // count for i in range(count)] if start else []
         steps = [int(t) for t in timesteps]
-        if any(not 1 <= t <= top for t in steps) or any(s >= t for t, s in zip(steps, steps[1:], strict=False)):
+        if any(not 1 <= t <= top for t in steps) or any(s >= t for t, s in pairwise(steps)):
             raise ValueError(f"timesteps {steps} must fall strictly and lie in 1 … {top}")
         self.timesteps = torch.tensor(steps, dtype=torch.long)
         self.num_inference_steps = len(steps)

@@ -10,15 +10,14 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.inferers import Inferer
-from monai.transforms import Invertd, Orientation
+from monai.transforms import Invertd
 from scipy import ndimage
 
 from ..io.nifti import read_scan
 from ..transforms.head import INSIDE_MM, head_mask
+from ..transforms.mri import to_axial
 
 __all__ = ["CaseScores", "Prepared", "prepare", "score_case"]
-
-AXES = {"axcodes": "LPS", "labels": (("L", "R"), ("P", "A"), ("I", "S"))}
 
 
 @dataclass
@@ -60,8 +59,8 @@ def prepare(case: dict, preprocessing: Callable) -> Prepared:
     Raises:
         ScanError: when scan or label cannot be read.
     """
-    scan = _axial(read_scan(case["image"]))
-    lesion = _axial(read_scan(case["label"], constant=True))[0].numpy() > 0.5
+    scan = to_axial(read_scan(case["image"]))
+    lesion = to_axial(read_scan(case["label"], constant=True))[0].numpy() > 0.5
     intensity, spacing = scan[0].numpy(), tuple(float(s) for s in scan.pixdim)
     head = head_mask(np.maximum(intensity, 0), spacing)
     depth = [ndimage.distance_transform_edt(head[..., z], sampling=spacing[:2]) for z in range(head.shape[2])]
@@ -88,8 +87,4 @@ def score_case(
     pred = MetaTensor(raw, meta=image.meta, applied_operations=image.applied_operations)
     invert = Invertd("pred", preprocessing, orig_keys="image", nearest_interp=False)
     restored = invert({"image": image, "pred": pred})["pred"]
-    return CaseScores(_axial(restored)[0].numpy(), time.perf_counter() - start)
-
-
-def _axial(scan: MetaTensor) -> MetaTensor:
-    return Orientation(**AXES)(scan)
+    return CaseScores(to_axial(restored)[0].numpy(), time.perf_counter() - start)

@@ -32,8 +32,8 @@ def read_scan(path: str | Path | Sequence[str | Path], channels: int = 1, consta
         constant: allow a volume of one value only (an empty mask).
 
     Returns:
-        float32 tensor (channels, X, Y, Z) with its affine (4 x 4, RAS+ world, mm); its meta has ``filename_or_obj``, and
-        ``original_affine`` and ``spatial_shape``, which no transform changes.
+        float32 tensor (channels, X, Y, Z) with its affine (4 x 4, RAS+ world, mm). Its meta has ``filename_or_obj``,
+        and ``original_affine`` and ``spatial_shape``, which no transform changes.
 
     Raises:
         ScanError: unreadable or truncated, not 3-D, empty, not finite, constant, or without a usable affine.

@@ -29,10 +29,12 @@ def _save(figure: Figure, path: str | Path, dpi: int = 80) -> None:
     figure.savefig(path, dpi=dpi)
 
 
-def save_panels(path: str | Path, rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str], scale: float = 2) -> None:
+def save_panels(
+    path: str | Path, rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str], scale: float = 2
+) -> None:
     """Save rows of 2-D panels as one picture.
 
-    Panels with negative values (differences) are drawn in blue and red around zero, the others in grey from 0 to 1.
+    Columns with a minus in the title (differences) are blue and red around zero, the others grey from 0 to 1.
 
     Args:
         path: PNG to write; its folder is made.
@@ -42,8 +44,8 @@ def save_panels(path: str | Path, rows: Sequence[Sequence[np.ndarray]], titles: 
     """
     figure, axes = _grid(len(rows), len(titles), scale)
     for axes_row, row in zip(axes, rows, strict=True):
-        for axis, panel in zip(axes_row, row, strict=True):
-            signed = panel.min() < -0.02
+        for axis, panel, title in zip(axes_row, row, titles, strict=True):
+            signed = " - " in title
             style = {"cmap": "RdBu_r", "vmin": -0.5, "vmax": 0.5} if signed else {"cmap": "gray", "vmin": 0, "vmax": 1}
             axis.imshow(np.asarray(panel).T, **style)
     for axis, title in zip(axes[0], titles, strict=True):

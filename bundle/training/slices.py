@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 class SliceDataset(Dataset, Randomizable):
     """Slices of scans on the model's grid.
 
-    An item is ``image`` (C, H, W) and ``donor``, a slice of another scan that synthetic anomalies may take patches from.
+    An item is ``image`` (C, H, W) and ``donor``, a slice of another scan, for synthetic anomalies to take patches from.
 
     Args:
         data: datalist with ``image`` and, where known, ``label``: slices that touch a label are left out.

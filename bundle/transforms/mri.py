@@ -8,16 +8,21 @@ import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import InvertibleTransform, MapTransform, SpatialResample
+from monai.transforms import InvertibleTransform, MapTransform, Orientation, SpatialResample
 from scipy import ndimage
 
 from ..errors import ScanError
 from ..io.nifti import read_scan
 from .head import head_mask, reference_intensity
 
-__all__ = ["LoadScand", "ScaleHeadIntensityd", "ToModelGridd"]
+__all__ = ["LoadScand", "ScaleHeadIntensityd", "ToModelGridd", "to_axial"]
 
 HOUNSFIELD_AIR = -200.0  # no MRI has such values, every CT of a head has
+
+
+def to_axial(scan: MetaTensor) -> MetaTensor:
+    """Flip and permute the axes of (C, X, Y, Z) to LPS, so that Z runs across axial slices; nothing is resampled."""
+    return Orientation(axcodes="LPS", labels=(("L", "R"), ("P", "A"), ("I", "S")))(scan)
 
 
 class LoadScand(MapTransform):
