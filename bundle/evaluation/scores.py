@@ -11,10 +11,9 @@ import torch
 from monai.data import MetaTensor
 from monai.inferers import Inferer
 from monai.transforms import Invertd
-from scipy import ndimage
 
 from ..io.nifti import read_scan
-from ..transforms.head import INSIDE_MM, head_mask
+from ..transforms.head import head_mask, inner_head
 from ..transforms.mri import to_axial
 
 __all__ = ["CaseScores", "Prepared", "prepare", "score_case"]
@@ -63,14 +62,13 @@ def prepare(case: dict, preprocessing: Callable) -> Prepared:
     lesion = to_axial(read_scan(case["label"], constant=True))[0].numpy() > 0.5
     intensity, spacing = scan[0].numpy(), tuple(float(s) for s in scan.pixdim)
     head = head_mask(np.maximum(intensity, 0), spacing)
-    depth = [ndimage.distance_transform_edt(head[..., z], sampling=spacing[:2]) for z in range(head.shape[2])]
     return Prepared(
         name=case["name"],
         item=preprocessing({"image": case["image"]}),
         intensity=intensity,
         lesion=lesion,
         head=head | lesion,
-        inner=np.stack(depth, axis=-1) >= INSIDE_MM,
+        inner=inner_head(head, spacing),
         healthy=head.any((0, 1)) & ~lesion.any((0, 1)),
         voxel_ml=float(np.prod(spacing)) / 1000,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-__all__ = ["head_mask", "reference_intensity"]
+__all__ = ["head_mask", "inner_head", "reference_intensity"]
 
 AIR_FRACTION = 0.08  # of the 99th percentile: MRI's air noise lies below, skin and cerebrospinal fluid above
 INSIDE_MM = 15.0  # deeper than scalp and skull: mostly brain, whether the skull is there or not
@@ -33,6 +33,12 @@ def head_mask(volume: np.ndarray, spacing: tuple[float, float, float]) -> np.nda
     return np.stack(filled, axis=-1)
 
 
+def inner_head(mask: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
+    """Voxels at least 15 mm, in plane, inside the outline of ``mask`` (as from `head_mask`): a crude brain mask."""
+    depth = [ndimage.distance_transform_edt(mask[..., z], sampling=spacing[:2]) for z in range(mask.shape[-1])]
+    return np.stack(depth, axis=-1) >= INSIDE_MM
+
+
 def reference_intensity(volume: np.ndarray, mask: np.ndarray, spacing: tuple[float, float, float]) -> float:
     """Median intensity well inside the head: the unit of intensity of a scan.
 
@@ -45,8 +51,5 @@ def reference_intensity(volume: np.ndarray, mask: np.ndarray, spacing: tuple[flo
     Returns:
         the median over voxels at least 15 mm inside the head, or over the whole head where that leaves none.
     """
-    in_plane = np.stack(
-        [ndimage.distance_transform_edt(mask[..., z], sampling=spacing[:2]) for z in range(mask.shape[-1])], axis=-1
-    )
-    inside = in_plane >= INSIDE_MM
+    inside = inner_head(mask, spacing)
     return float(np.median(volume[inside if inside.any() else mask]))
