@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from .errors import DatasetError
+from .errors import EXIT_CODES, DatasetError
 
 __all__ = [
     "LAYOUTS",
@@ -22,9 +23,12 @@ __all__ = [
     "find_scans",
     "lesion_cases",
     "read_split",
+    "scans_to_run",
     "select_subjects",
     "training_cases",
 ]
+
+logger = logging.getLogger(__name__)
 
 NIFTI_ENDINGS = (".nii.gz", ".nii")
 #: What this project writes itself; such files are results, never input.
@@ -72,6 +76,15 @@ def find_scans(root: str | Path, suffix: str = "FLAIR") -> list[dict]:
     if not found:
         raise DatasetError(root, wanted, "Check the folder, or the contrast asked for")
     return [_case(path, name) for path, name in zip(found, _unique_names(found, root), strict=True)]
+
+
+def scans_to_run(root: str | Path, suffix: str = "FLAIR") -> list[dict]:
+    """`find_scans` for a config: where there is nothing to do, one clear line and the exit code, no traceback."""
+    try:
+        return find_scans(root, suffix)
+    except DatasetError as error:
+        logger.error("%s", error)
+        raise SystemExit(EXIT_CODES["nothing to do"]) from error
 
 
 def is_bids_root(root: Path) -> bool:

@@ -95,7 +95,8 @@ def test_all_good_is_zero_and_repeats(tmp_path, sample):
 def test_nothing_to_do_is_said(tmp_path):
     (tmp_path / "in").mkdir()
     code, log = run(tmp_path / "in", tmp_path / "out", tmp_path)
-    assert code != 0
+    assert code == 3
+    assert "Traceback" not in log
     assert "no .nii or .nii.gz file at any depth" in log
 
 

@@ -5,6 +5,7 @@ import os
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from bundle.errors import EXIT_CODES, FlipmapError, OutputError, ScanError
 from bundle.io.nifti import read_scan, write_map
@@ -107,6 +108,27 @@ def test_written_is_read_back(tmp_path, dtype):
     for stored in (image.affine, image.get_sform(), image.get_qform()):
         np.testing.assert_allclose(stored, affine, atol=1e-5)
     assert image.header.get_xyzt_units()[0] == "mm"
+
+
+def test_other_libraries_see_the_same_geometry(tmp_path):
+    """SimpleITK, which works in LPS, reads the world position of every corner alike."""
+    affine = np.array([[-0.9, 0, 0.4, 5], [0, 0.95, 0.3, -7], [0.3, -0.1, 4.5, 1], [0, 0, 0, 1]])
+    affine[:3, :3] = np.linalg.qr(affine[:3, :3])[0] @ np.diag([0.9, 0.95, 4.5])
+    write_map(tmp_path / "m.nii.gz", IMAGE, affine)
+    image = sitk.ReadImage(str(tmp_path / "m.nii.gz"))
+    for corner in ((0, 0, 0), (19, 0, 0), (0, 21, 0), (19, 21, 8)):
+        world = affine[:3, :3] @ corner + affine[:3, 3]
+        seen = np.array(image.TransformIndexToPhysicalPoint(corner)) * [-1, -1, 1]
+        np.testing.assert_allclose(seen, world, atol=1e-3)
+        assert image[corner] == pytest.approx(float(IMAGE[corner]))
+
+
+def test_shears_are_not_straightened(tmp_path):
+    tilted = np.array([[0.9, 0, 0, 5], [0, 0.9, 1.2, -7], [0, 0, 4.5, 1], [0, 0, 0, 1.0]])
+    write_map(tmp_path / "tilted.nii.gz", IMAGE, tilted)
+    image = nib.load(tmp_path / "tilted.nii.gz")
+    np.testing.assert_allclose(image.affine, tilted, atol=1e-5)
+    assert image.header["qform_code"] == 0
 
 
 def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):

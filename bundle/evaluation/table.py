@@ -86,7 +86,7 @@ def benchmark(
     output_dir = Path(output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
     _write_csv(output_dir / "table.csv", rows)
-    (output_dir / "table.md").write_text(_markdown(rows, len(cases), len(healthy_cases)))
+    (output_dir / "table.md").write_text(_markdown(rows, len(cases), len(healthy_cases)), encoding="utf-8")
     return rows
 
 

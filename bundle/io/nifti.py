@@ -106,9 +106,11 @@ def write_map(path: str | Path, data: np.ndarray, affine: np.ndarray, dtype: typ
     path = Path(path)
     image = nib.Nifti1Image(np.asarray(data, dtype=dtype), affine)
     image.header.set_xyzt_units("mm")
-    # Both forms, so that a reader of either gets the scan's geometry.
+    # Both forms, so that a reader of either gets the scan's geometry; a qform cannot hold shears (a tilted gantry).
     image.set_sform(affine, code=1)
     image.set_qform(affine, code=1)
+    if not np.allclose(image.get_qform(), affine, atol=1e-3):
+        image.set_qform(None, code=0)
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
