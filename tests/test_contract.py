@@ -10,6 +10,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow, verify_net_in_out
 from monai.bundle.config_item import ComponentLocator
+from monai.utils import set_determinism
 
 import bundle
 from bundle.networks.anomaly_network import load_weights
@@ -70,16 +71,26 @@ def test_every_import_and_expression_parses(config):
 
 @pytest.mark.parametrize("name", RUNNABLE)
 def test_properties(name, tmp_path, monkeypatch, bids_folder):
+    """Every id that MONAI asks for is there, and can be built."""
     monkeypatch.chdir(tmp_path)
+    split = tmp_path / "split.json"
+    split.write_text(json.dumps({"subjects": {"training": ["sub-00", "sub-01"], "validation": ["sub-02"]}}))
+    training = {"split": str(split), "output_dir": str(tmp_path / "run")}
+    if name == "train_denoiser":
+        training["autoencoder_weights"] = str(ROOT / "models" / "model.pt")
     workflow = ConfigWorkflow(
         config_file=str(ROOT / "configs" / f"{name}.json"),
         meta_file=str(ROOT / "configs" / "metadata.json"),
         workflow_type="infer" if name == "inference" else "train",
-        bundle_root=str(ROOT),
         dataset_dir=str(bids_folder),
         logging_file=str(ROOT / "configs" / "logging.conf"),
+        **({} if name == "inference" else training),
     )
-    assert not workflow.check_properties()
+    workflow.initialize()
+    try:
+        assert not workflow.check_properties()
+    finally:
+        set_determinism(None)
 
 
 def test_one_network_everywhere():

@@ -1,0 +1,91 @@
+"""The protocol on synthetic patients: the table says what direct counts say, and calibration keeps its promise."""
+
+import csv
+
+import numpy as np
+import pytest
+import torch
+from monai.bundle import ConfigParser
+from sklearn.metrics import average_precision_score
+
+from bundle.cases import lesion_cases
+from bundle.evaluation.protocol import RATES, evaluate, healthy_scores, run_methods
+from bundle.evaluation.scores import prepare, score_case
+from bundle.evaluation.table import benchmark, calibrate
+from bundle.methods.base import SliceMethod
+from bundle.methods.intensity import Intensity
+from bundle.scoring.calibration import read_calibration
+from tests.conftest import ROOT
+
+CPU = torch.device("cpu")
+
+
+class Oracle(SliceMethod):
+    """Knows that the lesion of a synthetic head is the brightest thing inside the skull."""
+
+    def score(self, slices, numbers, network):
+        inside = torch.nn.functional.avg_pool2d((slices > 0.05).float(), 41, stride=1, padding=20) > 0.97
+        return (slices - 0.4).clamp(min=0) * inside + 0.01 * slices
+
+
+@pytest.fixture(scope="module")
+def preprocessing():
+    parser = ConfigParser()
+    parser.read_config(ROOT / "configs" / "inference.json")
+    return parser.get_parsed_content("preprocessing")
+
+
+def test_a_map_returns_to_the_voxels_of_its_lesion(bids_folder, preprocessing, network):
+    case = prepare(lesion_cases(bids_folder)[0], preprocessing)
+    assert case.lesion.any()
+    assert (case.head | ~case.lesion).all()
+    assert case.inner.sum() < case.head.sum()
+    assert case.healthy.any()
+    assert not case.lesion[..., case.healthy].any()
+    result = score_case(case, Oracle(), network, preprocessing, CPU)
+    assert result.scores.shape == case.lesion.shape
+    assert result.seconds > 0
+    assert result.scores[case.lesion].mean() > 5 * result.scores[case.head & ~case.lesion].mean()
+
+
+def test_the_row_of_a_method(bids_folder, preprocessing, network):
+    cases = lesion_cases(bids_folder)
+    kept = run_methods(cases[:4], {"oracle": Oracle(), "plain": Intensity()}, network, preprocessing, CPU)
+    assert list(kept) == ["raw intensity", "oracle", "plain"]
+    others = run_methods(cases[4:], {"oracle": Oracle()}, network, preprocessing, CPU)["oracle"]
+    thresholds = {rate: float(np.quantile(healthy_scores(others), 1 - rate)) for rate in RATES}
+    row = evaluate(kept["oracle"], thresholds)
+
+    scores, lesions = np.concatenate(kept["oracle"].scores), np.concatenate(kept["oracle"].lesions)
+    assert row["auprc_head"] == pytest.approx(average_precision_score(lesions, scores), abs=0.01)
+    found = scores >= thresholds[0.01]
+    assert row["dice_at_0.01"] == pytest.approx(2 * (found & lesions).sum() / (found.sum() + lesions.sum()))
+    assert row["best_dice_head"] >= row["dice_at_0.01"] - 0.01
+    assert row["auprc_head_interval"][0] <= row["auprc_head"] <= row["auprc_head_interval"][1]
+    assert row["slice_auroc"] > 0.8
+    assert row["reached_rate_0.01"] < 0.05
+    assert row["auprc_head"] > 2 * evaluate(kept["plain"], thresholds)["auprc_head"]
+
+
+def test_calibration_keeps_its_promise(bids_folder, preprocessing, network, tmp_path):
+    weights, path = tmp_path / "model.pt", tmp_path / "calibration.json"
+    torch.save(network.state_dict(), weights)
+    cases = lesion_cases(bids_folder)
+    calibrate(cases, {"oracle": Oracle(smoothing=0.5)}, network, preprocessing, CPU, path, weights)
+    table = read_calibration(path, "oracle")
+    assert table.settings["smoothing"] == 0.5
+    kept = run_methods(cases, {"oracle": Oracle(smoothing=0.5)}, network, preprocessing, CPU)["oracle"]
+    for rate in RATES:
+        assert (table(healthy_scores(kept)) >= -np.log10(rate)).mean() == pytest.approx(rate, rel=0.2)
+
+
+def test_the_table_on_disk(bids_folder, preprocessing, network, tmp_path):
+    cases = lesion_cases(bids_folder)
+    rows = benchmark(cases[:3], cases[3:], {"oracle": Oracle()}, network, preprocessing, CPU, tmp_path)
+    lines = (tmp_path / "table.md").read_text(encoding="utf-8").splitlines()
+    assert "3 test patients" in lines[0]
+    assert [line.split("|")[1].strip() for line in lines[4:]] == ["raw intensity", "oracle"]
+    with (tmp_path / "table.csv").open() as file:
+        stored = {row["method"]: row for row in csv.DictReader(file)}
+    assert float(stored["oracle"]["auprc_head"]) == pytest.approx(rows["oracle"]["auprc_head"], rel=1e-4)
+    assert all(np.isfinite(float(value)) for row in stored.values() for key, value in row.items() if key != "method")
