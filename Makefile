@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test test-numpy1 lint bench clean
 
 demo: $(VENV)/installed
 	rm -rf demo
@@ -16,6 +16,10 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed lint
 	$(BIN)/python -m pytest tests
+
+# MONAI Label still lives on NumPy 1.26: the same suite there, training apart.
+test-numpy1: $(VENV)-numpy1/installed
+	$(VENV)-numpy1/bin/python -m pytest tests --ignore tests/test_training.py
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
@@ -31,5 +35,12 @@ $(VENV)/installed: requirements.txt setup.cfg pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	touch $@
 
+$(VENV)-numpy1/installed: requirements.txt setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(VENV)-numpy1
+	sed 's/^numpy==.*/numpy==1.26.4/' requirements.txt > $(VENV)-numpy1/requirements.txt
+	$(VENV)-numpy1/bin/python -m pip install --quiet --disable-pip-version-check -r $(VENV)-numpy1/requirements.txt
+	$(VENV)-numpy1/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
 clean:
-	rm -rf $(VENV) demo build *.egg-info
+	rm -rf $(VENV) $(VENV)-numpy1 demo build *.egg-info

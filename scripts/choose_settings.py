@@ -31,10 +31,11 @@ SMOOTHING = (0.0, 1.0, 2.0)
 
 def candidates() -> dict:
     """Name → method; smoothing is tried on each afterwards."""
-    chains = itertools.product((100, 200, 400, 600), (0.2, 0.3, 0.5), (10,), ("code", "image"))
-    extra = [(400, 0.3, steps, "code") for steps in (5, 25)]
+    chains = [(*c, 10, "code") for c in itertools.product((25, 50, 100, 200, 400), (0.1, 0.2, 0.3, 0.5))]
+    chains += [(level, 0.2, steps, "code") for level in (50, 100) for steps in (5, 25)]
+    chains += [(level, threshold, 10, "image") for level, threshold in ((50, 0.2), (100, 0.2), (200, 0.5))]
     methods = {"intensity": Intensity(), "autoencoder residual": Reconstruction()}
-    for level, threshold, steps, compare in [*chains, *extra]:
+    for level, threshold, steps, compare in chains:
         name = f"masked chain L={level} P={threshold} steps={steps} against {compare}"
         methods[name] = MaskedBernoulli(level, threshold, steps, compare, "absolute")
     for score, mirrored in itertools.product(("flips", "absolute", "brighter", "both"), (False, True)):

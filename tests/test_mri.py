@@ -84,6 +84,20 @@ def test_any_voxel_size_comes_to_one_grid(tmp_path, spacing):
         assert abs((where[0] + where[-1]) / 2 - 63.5) < 4, "the head is in the middle"
 
 
+@pytest.mark.parametrize("count", [22, 23, 24])
+def test_a_constant_map_comes_back_constant(tmp_path, count):
+    """Also in the first and last of thin slices, however many are averaged into one."""
+    scan, _, affine = synthetic_head((64, 72, count), (3.0, 3.0, 1.0), seed=2)
+    write_map(tmp_path / "s.nii.gz", scan, affine, np.int16)
+    transform = preprocessing()
+    item = transform({"image": tmp_path / "s.nii.gz"})
+    assert item["image"].shape[3] == 8
+    item["pred"] = torch.ones_like(item["image"])
+    back = Invertd("pred", transform, orig_keys="image", nearest_interp=False)(item)["pred"]
+    assert tuple(back.shape[1:]) == scan.shape
+    torch.testing.assert_close(back.as_tensor(), torch.ones(1, *scan.shape))
+
+
 def test_intensity_hangs_on_the_head_not_on_frame_or_unit(tmp_path, head):
     scan, _, affine = head
     write_map(tmp_path / "a.nii.gz", scan, affine, np.int16)

@@ -9,6 +9,7 @@ import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import InvertibleTransform, MapTransform, Orientation, SpatialResample
+from monai.utils import TraceKeys
 from scipy import ndimage
 
 from ..errors import ScanError
@@ -145,6 +146,8 @@ class ToModelGridd(MapTransform, InvertibleTransform):
     def inverse(self, data: Mapping[Hashable, MetaTensor]) -> dict:
         d = dict(data)
         for key in self.key_iterator(d):
+            # Beyond the outermost slices of the grid a map goes on; it is not faded into the air that is not there.
+            d[key].applied_operations[-1][TraceKeys.EXTRA_INFO]["padding_mode"] = "border"
             d[key] = self.resample.inverse(d[key])
         return d
 
@@ -159,7 +162,8 @@ class ToModelGridd(MapTransform, InvertibleTransform):
         centre = [(e[0] + e[-1]) / 2 if e.size else (n - 1) / 2 for e, n in zip(extent, source.shape[1:3], strict=True)]
         first = [centre[axis] - step[axis] * (shape[axis] - 1) / 2 for axis in range(2)]
         to_voxel = np.diag([*step, 1.0])
-        to_voxel[:3, 3] = [*first, (thin - 1) / 2]
+        across = (source.shape[3] - 1 - thin * (shape[2] - 1)) / 2  # as much left over at the foot as at the top
+        to_voxel[:3, 3] = [*first, across]
         return source.affine @ torch.as_tensor(to_voxel, dtype=source.affine.dtype), shape, step
 
 
