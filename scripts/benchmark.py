@@ -42,7 +42,8 @@ def measured(command: list[str], threads: int) -> tuple[str, float, float]:
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
     output = child.stdout.read()
     _, status, usage = os.wait4(child.pid, 0)
-    if status:
+    child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode:
         raise SystemExit(output)
     return output, time.perf_counter() - start, usage.ru_maxrss / 1024
 
@@ -121,9 +122,8 @@ def main() -> None:
         print(one_way(arguments.way))
         return
     seconds, peak = main_job(arguments.threads)
-    print(
-        f"main job, {SLICES} slices of 256 x 256, read to written, model loading included: {seconds:.1f} s, {peak:.0f} MiB"
-    )
+    print(f"main job, {SLICES} slices of 256 x 256, read to written, model loading included:", end=" ")
+    print(f"{seconds:.1f} s, {peak:.0f} MiB", flush=True)
     rates = []
     for name in WAYS:
         output, _, peak = measured([sys.executable, __file__, "--way", name], arguments.threads)

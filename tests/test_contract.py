@@ -141,6 +141,19 @@ def test_network_in_and_out():
     )
 
 
+@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda p: p.name)
+def test_docs_name_what_exists(page):
+    """Links, configs, scripts and make targets that a page names are there, and no placeholder is left."""
+    text = page.read_text(encoding="utf-8")
+    for name in re.findall(r"(?:configs|scripts|bundle|models)/[\w/]+\.(?:json|py|pt)", text):
+        assert (ROOT / name).is_file(), name
+    for link in re.findall(r"\]\((?!http)([^)#]+)\)", text):
+        assert (page.parent / link).is_file(), link
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"`make ([\w-]+)`", text)) <= targets
+    assert not re.search(r"@[A-Z]+@", text)
+
+
 def test_versions_agree():
     assert bundle.__version__ == METADATA["version"]
     assert METADATA["version"] in METADATA["changelog"]
