@@ -137,6 +137,16 @@ def test_what_is_no_mri_is_refused(tmp_path, head, change, reason):
     assert "x.nii.gz" in str(caught.value.__cause__)
 
 
+def test_another_contrast_is_refused_by_name(tmp_path, head):
+    for name in ("sub-1_T1w", "sub-1_FLAIR", "brain"):
+        write_map(tmp_path / f"{name}.nii.gz", head[0], head[2], np.int16)
+    load = LoadScand("image", contrast="FLAIR")
+    with pytest.raises(ScanError, match=r"sub-1_T1w\.nii\.gz: T1w by its name, the weights are for FLAIR"):
+        load({"image": tmp_path / "sub-1_T1w.nii.gz"})
+    for name in ("sub-1_FLAIR", "brain"):
+        assert load({"image": str(tmp_path / f"{name}.nii.gz")})["image"].shape == (1, *head[0].shape)
+
+
 def test_shifted_intensities_are_taken(tmp_path, head):
     """Z-scored over the whole frame: the air is the lowest value, and is put to zero."""
     scan, _, affine = head

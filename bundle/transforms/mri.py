@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,12 +13,18 @@ from monai.transforms import InvertibleTransform, MapTransform, Orientation, Spa
 from monai.utils import TraceKeys
 from scipy import ndimage
 
+from ..cases import stem
 from ..errors import ScanError
 from ..io.nifti import read_scan
 from .head import head_mask, reference_intensity
 
 __all__ = ["LoadScand", "ScaleHeadIntensityd", "ToModelGridd", "to_axial"]
 
+#: Suffixes of the BIDS specification that name a contrast or a modality.
+BIDS_CONTRASTS = frozenset(
+    "FLAIR T1w T2w T2starw PDw PDT2 UNIT1 inplaneT1 inplaneT2 angio T1map T2map T2starmap R1map R2map R2starmap MTRmap "
+    "MTsat Chimap T1rho PDmap bold cbv sbref dwi adc fa phase phasediff magnitude fieldmap epi asl m0scan pet ct".split()
+)
 HOUNSFIELD_AIR = -200.0  # no MRI has such values, every CT of a head has
 
 
@@ -34,19 +41,38 @@ class LoadScand(MapTransform):
         channels: number of contrasts of a scan.
         label_keys: those of ``keys`` that hold masks: one channel, and an empty one is no error.
         allow_missing_keys: leave out keys that a case has not got.
+        contrast: BIDS suffix of the contrast wanted; a file whose name says another one is refused, a file whose name
+            says nothing is taken. None takes all.
+
+    Raises:
+        ScanError: when a file cannot be read, or is of another contrast by its name.
     """
 
     def __init__(
-        self, keys: KeysCollection, channels: int = 1, label_keys: Sequence[str] = (), allow_missing_keys: bool = False
+        self,
+        keys: KeysCollection,
+        channels: int = 1,
+        label_keys: Sequence[str] = (),
+        allow_missing_keys: bool = False,
+        contrast: str | None = None,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.channels, self.label_keys = channels, tuple(label_keys)
+        self.channels, self.label_keys, self.contrast = channels, tuple(label_keys), contrast
 
     def __call__(self, data: Mapping[Hashable, object]) -> dict:
         d = dict(data)
         for key in self.key_iterator(d):
+            if self.contrast and isinstance(d[key], (str, Path)) and key not in self.label_keys:
+                self._check_contrast(Path(d[key]))
             d[key] = read_scan(d[key], 1 if key in self.label_keys else self.channels, key in self.label_keys)
         return d
+
+    def _check_contrast(self, path: Path) -> None:
+        said = stem(path).rpartition("_")[2]
+        if said in BIDS_CONTRASTS and said != self.contrast:
+            raise ScanError(
+                path, f"{said} by its name, the weights are for {self.contrast}", "Give that contrast, or other weights"
+            )
 
 
 class ScaleHeadIntensityd(MapTransform):
