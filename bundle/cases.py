@@ -25,6 +25,7 @@ __all__ = [
     "read_split",
     "scans_to_run",
     "select_subjects",
+    "stem",
     "training_cases",
 ]
 

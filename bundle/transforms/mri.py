@@ -20,10 +20,24 @@ from .head import head_mask, reference_intensity
 
 __all__ = ["LoadScand", "ScaleHeadIntensityd", "ToModelGridd", "to_axial"]
 
-#: Suffixes of the BIDS specification that name a contrast or a modality.
+#: Suffixes of the BIDS specification that leave no doubt about the contrast.
 BIDS_CONTRASTS = frozenset(
-    "FLAIR T1w T2w T2starw PDw PDT2 UNIT1 inplaneT1 inplaneT2 angio T1map T2map T2starmap R1map R2map R2starmap MTRmap "
-    "MTsat Chimap T1rho PDmap bold cbv sbref dwi adc fa phase phasediff magnitude fieldmap epi asl m0scan pet ct".split()
+    (
+        "FLAIR",
+        "T1w",
+        "T2w",
+        "T2starw",
+        "PDw",
+        "UNIT1",
+        "inplaneT1",
+        "inplaneT2",
+        "angio",
+        "bold",
+        "dwi",
+        "asl",
+        "pet",
+        "ct",
+    )
 )
 HOUNSFIELD_AIR = -200.0  # no MRI has such values, every CT of a head has
 
