@@ -87,14 +87,15 @@ class FlipLoss(nn.Module):
 
 
 class SliceScore(Inferer):
-    """Lets a method of `bundle.methods` score a batch of slices (N, C, H, W)."""
+    """Lets a method of `bundle.methods` score a batch of slices (N, C, H, W); air scores 0."""
 
     def __init__(self, method: SliceMethod) -> None:
         self.method = method
 
     def __call__(self, inputs: torch.Tensor, network: AnomalyNetwork, *args, **kwargs) -> torch.Tensor:
         with autocast(inputs.device, self.method.precision):
-            return self.method.score(inputs, torch.arange(len(inputs)), network).float()
+            scores = self.method.score(inputs, torch.arange(len(inputs)), network).float()
+        return scores * (inputs.amax(1, keepdim=True) > 0)
 
 
 def prepare_reconstruction(batch: dict, device: torch.device, non_blocking: bool = False, **_) -> tuple:
