@@ -11,7 +11,7 @@ from scipy import ndimage
 __all__ = ["synthetic_head"]
 
 AIR, SCALP, SKULL, FLUID, GREY, WHITE, LESION = 0.0, 150.0, 14.0, 26.0, 78.0, 62.0, 118.0
-HEAD_MM = (74.0, 92.0, 88.0)  # half axes: left-right, front-back, up
+HEAD_MM = (74.0, 92.0, 94.0)  # half axes: left-right, front-back, up
 
 
 def synthetic_head(
@@ -34,7 +34,7 @@ def synthetic_head(
     rng = np.random.RandomState(seed)
     x, y, z = (np.arange(n, dtype=np.float32) * s for n, s in zip(shape, spacing, strict=True))
     x, y = x - x.mean(), y - y.mean()
-    z = z - 0.22 * z.max()
+    z = z - 0.32 * z.max()
     x, y, z = np.meshgrid(x, y, z, indexing="ij", sparse=True)
 
     def noise(mm: float) -> np.ndarray:
