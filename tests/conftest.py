@@ -24,13 +24,6 @@ def head():
 
 
 @pytest.fixture
-def scan_file(tmp_path, head):
-    path = tmp_path / "scan.nii.gz"
-    write_map(path, head[0], head[2], np.int16)
-    return path
-
-
-@pytest.fixture
 def network():
     """A small network with random weights that flips some bits and not others."""
     torch.manual_seed(0)

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from .metrics import Pooled, bootstrap_interval
 from .scores import Prepared, prepare, score_case
 
-__all__ = ["RATES", "MethodScores", "evaluate", "healthy_scores"]
+__all__ = ["RATES", "SIZES", "MethodScores", "evaluate", "healthy_scores", "run_methods"]
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 RATES = (0.01, 0.001)
 #: The scan's own values as a map: plain thresholding, without any network or resampling.
 RAW = "raw intensity"
+#: Thirds of the patients, by the volume of their lesion.
 SIZES = ("small", "medium", "large")
 
 

@@ -12,7 +12,7 @@ import torch
 from monai.inferers import Inferer
 
 from ..scoring.calibration import Calibration, weights_hash, write_calibration
-from .protocol import RATES, evaluate, healthy_scores, run_methods
+from .protocol import RATES, SIZES, evaluate, healthy_scores, run_methods
 
 __all__ = ["benchmark", "calibrate"]
 
@@ -29,9 +29,7 @@ COLUMNS: dict[str, Callable[[Mapping], str]] = {
     "Dice at 0.1 %": lambda r: f"{r['dice_at_0.001']:.3f}",
     "FPR reached ": lambda r: f"{r['reached_rate_0.001']:.2%}",
     "Dice a volume at 1 %": lambda r: f"{r['volume_dice_at_0.01_mean']:.3f} ± {r['volume_dice_at_0.01_sd']:.3f}",
-    "small / medium / large": lambda r: " / ".join(
-        f"{r[f'volume_dice_at_0.01_{s}']:.2f}" for s in ("small", "medium", "large")
-    ),
+    "small / medium / large": lambda r: " / ".join(f"{r[f'volume_dice_at_0.01_{s}']:.2f}" for s in SIZES),
     "slice AUROC": lambda r: f"{r['slice_auroc']:.3f}",
     "s a volume": lambda r: f"{r['seconds']:.1f}",
 }
