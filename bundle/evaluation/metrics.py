@@ -28,17 +28,15 @@ class Pooled:
     Attributes:
         lesion: (patients, bins) voxels of lesions.
         healthy: (patients, bins) all others.
-        edges: rising scores between the bins.
     """
 
     lesion: np.ndarray
     healthy: np.ndarray
-    edges: np.ndarray
 
     @classmethod
-    def of(cls, scores: Sequence[np.ndarray], lesions: Sequence[np.ndarray], edges: np.ndarray | None = None) -> Pooled:
+    def of(cls, scores: Sequence[np.ndarray], lesions: Sequence[np.ndarray]) -> Pooled:
         """Count. ``scores`` and ``lesions``: one flat array a patient."""
-        edges = bin_edges(np.concatenate(list(scores))) if edges is None else edges
+        edges = bin_edges(np.concatenate(list(scores)))
         counts = [
             [
                 np.bincount(np.searchsorted(edges, s[m], side="right"), minlength=len(edges) + 1)
@@ -46,7 +44,7 @@ class Pooled:
             ]
             for s, lesion in zip(scores, lesions, strict=True)
         ]
-        return cls(np.array([c[0] for c in counts]), np.array([c[1] for c in counts]), edges)
+        return cls(np.array([c[0] for c in counts]), np.array([c[1] for c in counts]))
 
     def figures(self, weights: np.ndarray | None = None) -> dict[str, float]:
         """AUPRC and best Dice of the pooled voxels; ``weights``: how often each patient counts."""

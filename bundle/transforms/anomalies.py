@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, Randomizable, RandomizableTransform
+from scipy import ndimage
 
 __all__ = ["SHAPES", "TEXTURES", "RandSyntheticAnomaly", "RandSyntheticAnomalyd"]
 
@@ -62,38 +63,38 @@ def polygon(rng, size, centre, radius) -> torch.Tensor:
     return torch.from_numpy(np.hypot(rows, columns) < limit)
 
 
-def foreign(rng, image, donor, mask) -> torch.Tensor:
+def foreign(rng, image, donor) -> torch.Tensor:
     """A patch of another scan, shifted and mirrored."""
     shift = [int(rng.randint(-s // 4, s // 4 + 1)) for s in image.shape[1:]]
     donor = donor.roll(shift, dims=(1, 2))
     return donor.flip(1) if rng.rand() < 0.5 else donor
 
 
-def constant(rng, image, donor, mask) -> torch.Tensor:
+def constant(rng, image, donor) -> torch.Tensor:
     """One intensity with fine noise, as a cavity or a solid lesion has."""
     noise = torch.from_numpy(rng.standard_normal(image.shape).astype(np.float32))
     return rng.uniform(0, 1) + rng.uniform(0, 0.06) * noise
 
 
-def offset(rng, image, donor, mask) -> torch.Tensor:
+def offset(rng, image, donor) -> torch.Tensor:
     """The tissue itself, brighter or darker: what oedema and gliosis do."""
     return image + rng.choice([-1, 1]) * rng.uniform(0.06, 0.45)
 
 
-def mottled(rng, image, donor, mask) -> torch.Tensor:
+def mottled(rng, image, donor) -> torch.Tensor:
     """Two intensities that flow into each other, as a lesion with a core has."""
     low, high = rng.uniform(0, 1, 2)
     field = torch.sigmoid(2 * smooth_noise(rng, image.shape[1:], int(rng.randint(6, 40))))
     return (low + (high - low) * field).expand_as(image)
 
 
-def gain(rng, image, donor, mask) -> torch.Tensor:
+def gain(rng, image, donor) -> torch.Tensor:
     """The blurred tissue times a factor."""
     factor = rng.uniform(1.25, 2.2) if rng.rand() < 0.7 else rng.uniform(0.2, 0.75)
     return factor * F.avg_pool2d(image[None], 5, stride=1, padding=2)[0]
 
 
-def mirrored(rng, image, donor, mask) -> torch.Tensor:
+def mirrored(rng, image, donor) -> torch.Tensor:
     """The slice upside down, with another contrast: the right intensities in the wrong place."""
     return (image.flip(2) * rng.uniform(0.6, 1.6)).clamp(0, 1)
 
@@ -167,17 +168,14 @@ class RandSyntheticAnomaly(RandomizableTransform):
         radius = np.exp(rng.uniform(*np.log(self.radius)))
         mask = SHAPES[self.shapes[rng.randint(len(self.shapes))]](rng, size, centre, radius)
         alpha = _soften(mask.float(), rng.uniform(0.4, max(0.5, min(3.0, radius / 3))))
-        texture = TEXTURES[self.textures[rng.randint(len(self.textures))]](rng, image, donor, mask)
+        texture = TEXTURES[self.textures[rng.randint(len(self.textures))]](rng, image, donor)
         return image + rng.uniform(*self.severity) * alpha * (texture - image)
 
 
 def _soften(mask: torch.Tensor, sigma: float) -> torch.Tensor:
     """Gaussian blur of (H, W): the partial volume at an anomaly's edge."""
-    reach = int(np.ceil(2.5 * sigma))
-    kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / sigma) ** 2)
-    kernel = kernel / kernel.sum()
-    blurred = F.conv2d(mask[None, None], kernel.view(1, 1, -1, 1), padding=(reach, 0))
-    return F.conv2d(blurred, kernel.view(1, 1, 1, -1), padding=(0, reach))[0, 0]
+    blurred = ndimage.gaussian_filter(mask.numpy(), sigma, mode="constant", radius=int(np.ceil(2.5 * sigma)))
+    return torch.from_numpy(blurred)
 
 
 class RandSyntheticAnomalyd(MapTransform, Randomizable):
