@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +13,8 @@ from monai.data import MetaTensor
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
-from ..errors import OutputError, ScanError
+from ..errors import ScanError
+from .files import whole_file
 
 __all__ = ["read_scan", "write_map"]
 
@@ -103,7 +102,6 @@ def write_map(path: str | Path, data: np.ndarray, affine: np.ndarray, dtype: typ
     Raises:
         OutputError: when the file cannot be written (disk full, no permission).
     """
-    path = Path(path)
     image = nib.Nifti1Image(np.asarray(data, dtype=dtype), affine)
     image.header.set_xyzt_units("mm")
     # Both forms, so that a reader of either gets the scan's geometry; a qform cannot hold shears (a tilted gantry).
@@ -111,26 +109,8 @@ def write_map(path: str | Path, data: np.ndarray, affine: np.ndarray, dtype: typ
     image.set_qform(affine, code=1)
     if not np.allclose(image.get_qform(), affine, atol=1e-3):
         image.set_qform(None, code=0)
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=".unfinished_", suffix=".nii.gz", dir=path.parent)
-        os.close(handle)
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes a private file; a result is an ordinary one
+    with whole_file(path) as temporary:
         nib.save(image, temporary)
-        os.replace(temporary, path)
-        temporary = None
-    except OSError as error:
-        raise OutputError(path, f"cannot be written ({_one_line(error)})", "Free space or allow writing") from error
-    finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _one_line(error: Exception) -> str:

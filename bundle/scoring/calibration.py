@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Hashable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,6 +19,7 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform
 
 from ..errors import WeightsError
+from ..io.files import whole_file
 
 __all__ = ["Calibrated", "Calibration", "read_calibration", "weights_hash", "write_calibration"]
 
@@ -128,6 +128,5 @@ def write_calibration(path: str | Path, method: str, calibration: Calibration) -
         key: [round(v, 7) for v in values] if isinstance(values, tuple) else values
         for key, values in asdict(calibration).items()
     }
-    temporary = path.with_suffix(".unfinished")
-    temporary.write_text(json.dumps({**entries, method: rounded}) + "\n")
-    os.replace(temporary, path)
+    with whole_file(path) as temporary:
+        temporary.write_text(json.dumps({**entries, method: rounded}) + "\n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from monai.handlers import CheckpointLoader, CheckpointSaver
 from torch import nn
 from torch.utils.data import DistributedSampler
 
+from ..io.files import whole_file
 from ..report.figures import save_panels
 
 __all__ = ["EMA", "Pictures", "Resume", "WeightsWriter"]
@@ -61,10 +61,9 @@ class WeightsWriter:
     def __call__(self, engine: Engine) -> None:
         state = {name: tensor.detach().cpu() for name, tensor in self.network.state_dict().items()}
         average = {f"{self.part}.{name}": tensor.detach().cpu() for name, tensor in self.average.state_dict().items()}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_suffix(".unfinished")
-        torch.save(state | {name.replace(".module.", "."): tensor for name, tensor in average.items()}, temporary)
-        os.replace(temporary, self.path)
+        averaged = {name.replace(".module.", "."): tensor for name, tensor in average.items()}
+        with whole_file(self.path) as temporary:
+            torch.save(state | averaged, temporary)
 
 
 class Pictures:
