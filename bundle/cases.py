@@ -27,13 +27,15 @@ __all__ = [
     "select_subjects",
     "stem",
     "training_cases",
+    "with_brain_masks",
 ]
 
 logger = logging.getLogger(__name__)
 
 NIFTI_ENDINGS = (".nii.gz", ".nii")
 #: What this project writes itself; such files are results, never input.
-OUTPUT_SUFFIXES = ("_anomaly", "_anomaly_mask")
+OUTPUT_SUFFIXES = ("_anomaly", "_anomaly_mask", "_brain_mask")
+BRAIN_MASK = "brain_mask"
 #: The four contrasts of BraTS in the paper's channel order, by the file endings of 2018–2021 and of 2023 and later.
 BRATS_CONTRASTS = (("_t1", "-t1n"), ("_t1ce", "-t1c"), ("_t2", "-t2w"), ("_flair", "-t2f"))
 BRATS_LABELS = ("_seg", "-seg")
@@ -79,13 +81,37 @@ def find_scans(root: str | Path, suffix: str = "FLAIR") -> list[dict]:
     return [_case(path, name) for path, name in zip(found, _unique_names(found, root), strict=True)]
 
 
-def scans_to_run(root: str | Path, suffix: str = "FLAIR") -> list[dict]:
-    """`find_scans` for a config: where there is nothing to do, one clear line and the exit code, no traceback."""
+def scans_to_run(root: str | Path, suffix: str = "FLAIR", brain_masks: str | Path | None = None) -> list[dict]:
+    """`find_scans` for a config: where there is nothing to do, one clear line and the exit code, no traceback.
+
+    Args:
+        root, suffix: of `find_scans`.
+        brain_masks: folder of brain masks (`with_brain_masks`).
+    """
     try:
-        return find_scans(root, suffix)
+        cases = find_scans(root, suffix)
+        return with_brain_masks(cases, brain_masks) if brain_masks else cases
     except DatasetError as error:
         logger.error("%s", error)
         raise SystemExit(EXIT_CODES["nothing to do"]) from error
+
+
+def with_brain_masks(cases: Sequence[dict], folder: str | Path) -> list[dict]:
+    """Add ``brain``, a mask of the user's own, to the cases that have one: ``<name of the scan>_brain_mask.nii.gz``.
+
+    Raises:
+        DatasetError: when the folder is missing, or holds a mask for none of the scans.
+    """
+    folder = Path(folder).expanduser()
+    masks = {stem(path): str(path) for path in _nifti_files(folder, "**/*")} if folder.is_dir() else {}
+    masked = [
+        {**case, "brain": masks[name]} if (name := f"{case['name']}_{BRAIN_MASK}") in masks else dict(case)
+        for case in cases
+    ]
+    if not any("brain" in case for case in masked):
+        wanted = f"{cases[0]['name']}_{BRAIN_MASK}.nii.gz"
+        raise DatasetError(folder, "no brain mask for any of the scans in it", f"Name them as in {wanted}")
+    return masked
 
 
 def is_bids_root(root: Path) -> bool:

@@ -23,7 +23,7 @@ from bundle.methods.intensity import Intensity
 from bundle.methods.masked_bernoulli import MaskedBernoulli
 from bundle.methods.reconstruction import Reconstruction
 from bundle.methods.structured_flips import StructuredFlips
-from bundle.networks.anomaly_network import load_weights
+from bundle.networks.weights import load_weights
 from bundle.precision import autocast
 
 SMOOTHING = (0.0, 1.0, 2.0)

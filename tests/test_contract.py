@@ -13,7 +13,7 @@ from monai.bundle.config_item import ComponentLocator
 from monai.utils import set_determinism
 
 import bundle
-from bundle.networks.anomaly_network import load_weights
+from bundle.networks.weights import load_weights
 from bundle.scoring.calibration import read_calibration, weights_hash
 from tests.conftest import ROOT
 

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from bundle.errors import WeightsError
-from bundle.networks.anomaly_network import AnomalyNetwork, load_weights, with_part
+from bundle.networks.anomaly_network import AnomalyNetwork, with_part
 from bundle.networks.binary_autoencoder import BinaryAutoencoder, straight_through_bernoulli
+from bundle.networks.weights import load_weights
 
 
 @pytest.mark.parametrize("spatial_dims", [2, 3])

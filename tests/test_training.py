@@ -29,8 +29,8 @@ SMALL = {
         "num_head_channels": 8,
         "norm_num_groups": 8,
     },
-    "preprocessing#transforms#3#size": [64, 64],
-    "preprocessing#transforms#3#spacing": 4.0,
+    "preprocessing#transforms#4#size": [64, 64],
+    "preprocessing#transforms#4#spacing": 4.0,
     "validate#handlers#1#interval": 1,
 }
 

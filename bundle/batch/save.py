@@ -1,7 +1,8 @@
-"""Write the maps of a case next to each other, on the scan's own grid."""
+"""Write what a case gives: maps on the scan's own grid, and findings beside them."""
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
@@ -12,9 +13,10 @@ from monai.transforms import MapTransform
 
 from ..cases import stem
 from ..errors import ScanError
+from ..io.files import whole_file
 from ..io.nifti import write_map
 
-__all__ = ["SaveMapsd"]
+__all__ = ["SaveFindingsd", "SaveMapsd"]
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +50,7 @@ class SaveMapsd(MapTransform):
     def __call__(self, data: Mapping[Hashable, object]) -> dict:
         d = dict(data)
         meta = d[self.source_key].meta
-        name = d.get("name") or stem(meta["filename_or_obj"])
+        name = _name(d, self.source_key)
         for key, suffix, dtype in self.key_iterator(d, self.suffixes, self.dtypes):
             values = np.asarray(d[key].cpu())[0]
             if values.shape != tuple(meta["spatial_shape"]):
@@ -57,3 +59,36 @@ class SaveMapsd(MapTransform):
             write_map(path, values, np.asarray(meta["original_affine"]), np.dtype(dtype))
             logger.debug("wrote %s", path)
         return d
+
+
+class SaveFindingsd(MapTransform):
+    """Save dictionaries as ``<output_dir>/<name>_<suffix>.json``.
+
+    Args:
+        keys: keys of dictionaries that JSON takes.
+        output_dir: folder of the results; made when missing.
+        suffix: without underscore.
+        source_key: the scan, for its name.
+
+    Raises:
+        OutputError: when a file cannot be written.
+    """
+
+    def __init__(
+        self, keys: KeysCollection, output_dir: str | Path, suffix: str = "findings", source_key: str = "image"
+    ) -> None:
+        super().__init__(keys)
+        self.output_dir, self.suffix, self.source_key = Path(output_dir), suffix, source_key
+
+    def __call__(self, data: Mapping[Hashable, object]) -> dict:
+        d = dict(data)
+        name = _name(d, self.source_key)
+        for key in self.key_iterator(d):
+            text = json.dumps({"scan": name, **d[key]}, indent=1, ensure_ascii=False)
+            with whole_file(self.output_dir / f"{name}_{self.suffix}.json") as temporary:
+                temporary.write_text(text + "\n", encoding="utf-8")
+        return d
+
+
+def _name(data: Mapping[Hashable, object], source_key: str) -> str:
+    return data.get("name") or stem(data[source_key].meta["filename_or_obj"])

@@ -1,6 +1,7 @@
 """The protocol: every method on the same test patients, thresholds from healthy slices of other patients.
 
-- pooled over all head voxels of all test scans, healthy slices included, and again inside the head;
+- pooled over all test scans, healthy slices included: over all head voxels with the map as the method makes it; over
+  the same voxels with the map as it is saved, zero outside the brain mask; and over the voxels of the brain mask alone;
 - the best Dice is an upper bound, named so; the Dice that counts is at a threshold that healthy slices set;
 - the false-positive rate that those thresholds reach is measured on tumour-free slices of the test patients;
 - intervals are 95 %, by drawing patients.
@@ -25,7 +26,7 @@ __all__ = ["RATES", "SIZES", "MethodScores", "evaluate", "healthy_scores", "run_
 
 logger = logging.getLogger(__name__)
 
-#: False-positive rates that thresholds are set to, on healthy head voxels.
+#: False-positive rates that thresholds are set to, on the voxels of healthy brain.
 RATES = (0.01, 0.001)
 #: The scan's own values as a map: plain thresholding, without any network or resampling.
 RAW = "raw intensity"
@@ -38,16 +39,16 @@ class MethodScores:
     """What is kept of a method over the test patients, one entry a patient, head voxels flat.
 
     Attributes:
-        scores, lesions, inner: head voxels.
-        healthy: scores of head voxels in tumour-free slices.
-        slices: (slice score, whether it has lesion), one pair a slice with head.
+        scores, lesions, brain: head voxels.
+        healthy: scores of brain voxels in tumour-free slices.
+        slices: (slice score, whether it has lesion), one pair a slice with brain.
         seconds: a scan.
         lesion_ml: volume of the lesion.
     """
 
     scores: list = field(default_factory=list)
     lesions: list = field(default_factory=list)
-    inner: list = field(default_factory=list)
+    brain: list = field(default_factory=list)
     healthy: list = field(default_factory=list)
     slices: list = field(default_factory=list)
     seconds: list = field(default_factory=list)
@@ -56,11 +57,10 @@ class MethodScores:
     def add(self, case: Prepared, scores: np.ndarray, seconds: float) -> None:
         self.scores.append(scores[case.head].astype(np.float32))
         self.lesions.append(case.lesion[case.head])
-        self.inner.append(case.inner[case.head])
-        in_slice = case.head & case.healthy[None, None]
-        self.healthy.append(scores[in_slice].astype(np.float32))
-        for z in np.flatnonzero(case.head.sum((0, 1)) > 100):
-            self.slices.append((np.percentile(scores[..., z][case.head[..., z]], 99), not case.healthy[z]))
+        self.brain.append(case.brain[case.head])
+        self.healthy.append(scores[case.brain & case.healthy[None, None]].astype(np.float32))
+        for z in np.flatnonzero(case.brain.sum((0, 1)) > 100):
+            self.slices.append((np.percentile(scores[..., z][case.brain[..., z]], 99), bool(case.lesion[..., z].any())))
         self.seconds.append(seconds)
         self.lesion_ml.append(float(case.lesion.sum()) * case.voxel_ml)
 
@@ -85,7 +85,7 @@ def run_methods(
 
 
 def healthy_scores(kept: MethodScores) -> np.ndarray:
-    """Scores of all head voxels in tumour-free slices."""
+    """Scores of all brain voxels in tumour-free slices."""
     return np.concatenate(kept.healthy)
 
 
@@ -99,18 +99,21 @@ def evaluate(kept: MethodScores, thresholds: Mapping[float, float]) -> dict[str,
     Returns:
         figures by name; intervals as pairs.
     """
-    whole = Pooled.of(kept.scores, kept.lesions)
-    inner = Pooled.of(
-        *([a[m] for a, m in zip(arrays, kept.inner, strict=True)] for arrays in (kept.scores, kept.lesions))
-    )
+    masked = [np.where(b, s, 0) for s, b in zip(kept.scores, kept.brain, strict=True)]
+    brain = ([a[b] for a, b in zip(arrays, kept.brain, strict=True)] for arrays in (kept.scores, kept.lesions))
+    places = {
+        "head": Pooled.of(kept.scores, kept.lesions),
+        "masked": Pooled.of(masked, kept.lesions),
+        "brain": Pooled.of(*brain),
+    }
     row: dict[str, object] = {}
-    for place, pooled in (("head", whole), ("inner", inner)):
+    for place, pooled in places.items():
         figures, intervals = pooled.figures(), bootstrap_interval(pooled)
         for key, value in figures.items():
             row[f"{key}_{place}"], row[f"{key}_{place}_interval"] = value, intervals[key]
     for rate, threshold in thresholds.items():
-        dice = np.array([_dice(s >= threshold, m) for s, m in zip(kept.scores, kept.lesions, strict=True)])
-        pooled_dice = _dice(np.concatenate(kept.scores) >= threshold, np.concatenate(kept.lesions))
+        dice = np.array([_dice(s >= threshold, m) for s, m in zip(masked, kept.lesions, strict=True)])
+        pooled_dice = _dice(np.concatenate(masked) >= threshold, np.concatenate(kept.lesions))
         row[f"dice_at_{rate:g}"] = pooled_dice
         row[f"volume_dice_at_{rate:g}_mean"], row[f"volume_dice_at_{rate:g}_sd"] = dice.mean(), dice.std()
         row[f"reached_rate_{rate:g}"] = float((healthy_scores(kept) >= threshold).mean())

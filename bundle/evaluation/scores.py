@@ -13,7 +13,7 @@ from monai.inferers import Inferer
 from monai.transforms import Invertd
 
 from ..io.nifti import read_scan
-from ..transforms.head import head_mask, inner_head
+from ..transforms.head import head_mask
 from ..transforms.mri import to_axial
 
 __all__ = ["CaseScores", "Prepared", "prepare", "score_case"]
@@ -29,7 +29,7 @@ class Prepared:
         intensity: the scan as it was read.
         lesion: expert mask.
         head: voxels that count: air outside does not, unless an expert marked it.
-        inner: head voxels at least 15 mm, in plane, from its outline: a crude brain mask.
+        brain: the brain mask of the preprocessing, at the scan's resolution.
         healthy: (Z,) whether a slice has head and no lesion.
         voxel_ml: volume of a voxel.
     """
@@ -39,7 +39,7 @@ class Prepared:
     intensity: np.ndarray
     lesion: np.ndarray
     head: np.ndarray
-    inner: np.ndarray
+    brain: np.ndarray
     healthy: np.ndarray
     voxel_ml: float
 
@@ -62,13 +62,14 @@ def prepare(case: dict, preprocessing: Callable) -> Prepared:
     lesion = to_axial(read_scan(case["label"], constant=True))[0].numpy() > 0.5
     intensity, spacing = scan[0].numpy(), tuple(float(s) for s in scan.pixdim)
     head = head_mask(np.maximum(intensity, 0), spacing)
+    item = preprocessing({"image": case["image"]})
     return Prepared(
         name=case["name"],
-        item=preprocessing({"image": case["image"]}),
+        item=item,
         intensity=intensity,
         lesion=lesion,
         head=head | lesion,
-        inner=inner_head(head, spacing),
+        brain=to_axial(_inverted(item, item["brain"], preprocessing))[0].numpy() > 0.5,
         healthy=head.any((0, 1)) & ~lesion.any((0, 1)),
         voxel_ml=float(np.prod(spacing)) / 1000,
     )
@@ -82,7 +83,13 @@ def score_case(
     image = case.item["image"]
     network.eval()
     raw = method(image.as_tensor()[None].to(device), network)[0].cpu()
-    pred = MetaTensor(raw, meta=image.meta, applied_operations=image.applied_operations)
-    invert = Invertd("pred", preprocessing, orig_keys="image", nearest_interp=False)
-    restored = invert({"image": image, "pred": pred})["pred"]
+    restored = _inverted(case.item, raw, preprocessing)
     return CaseScores(to_axial(restored)[0].numpy(), time.perf_counter() - start)
+
+
+def _inverted(item: dict, values: torch.Tensor, preprocessing: Callable) -> MetaTensor:
+    """Values (1, X, Y, Z) on the model's grid, back on the scan's own."""
+    image = item["image"]
+    pred = MetaTensor(torch.as_tensor(values), meta=image.meta, applied_operations=image.applied_operations)
+    invert = Invertd("pred", preprocessing, orig_keys="image", nearest_interp=False)
+    return invert({"image": image, "pred": pred})["pred"]

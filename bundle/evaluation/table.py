@@ -22,8 +22,10 @@ logger = logging.getLogger(__name__)
 COLUMNS: dict[str, Callable[[Mapping], str]] = {
     "AUPRC, whole head": lambda r: _interval(r, "auprc_head"),
     "best Dice, whole head": lambda r: _interval(r, "best_dice_head"),
-    "AUPRC, inner head": lambda r: _interval(r, "auprc_inner"),
-    "best Dice, inner head": lambda r: _interval(r, "best_dice_inner"),
+    "AUPRC, whole head, map masked": lambda r: _interval(r, "auprc_masked"),
+    "best Dice, whole head, map masked": lambda r: _interval(r, "best_dice_masked"),
+    "AUPRC, brain": lambda r: _interval(r, "auprc_brain"),
+    "best Dice, brain": lambda r: _interval(r, "best_dice_brain"),
     "Dice at 1 %": lambda r: f"{r['dice_at_0.01']:.3f}",
     "FPR reached": lambda r: f"{r['reached_rate_0.01']:.2%}",
     "Dice at 0.1 %": lambda r: f"{r['dice_at_0.001']:.3f}",
@@ -80,7 +82,8 @@ def benchmark(
     for name, scores in kept.items():
         thresholds = {rate: float(np.quantile(healthy_scores(healthy[name]), 1 - rate)) for rate in RATES}
         rows[name] = evaluate(scores, thresholds)
-        logger.info("%s: AUPRC %.3f whole head, %.3f inner", name, rows[name]["auprc_head"], rows[name]["auprc_inner"])
+        figures = [rows[name][f"auprc_{place}"] for place in ("head", "masked", "brain")]
+        logger.info("%s: AUPRC %.3f whole head, %.3f masked, %.3f brain", name, *figures)
     output_dir = Path(output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
     _write_csv(output_dir / "table.csv", rows)

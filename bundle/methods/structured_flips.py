@@ -7,6 +7,9 @@ the grid of the image. This step beyond arXiv 2403.11667 is this project's own.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 
@@ -29,19 +32,25 @@ class StructuredFlips(SliceMethod):
             `bundle.scoring.differences.DIFFERENCES` for D(z) against D(|z − f|); ``both`` for the geometric mean of
             flips and absolute difference.
         mirrored: average with the map of the slice mirrored left to right.
+        shifts: average over copies shifted by so many pixels along both axes, and back. A place of the code is several
+            pixels wide; shifts by parts of it make the map finer.
         kwargs: of `SliceMethod`.
     """
 
-    def __init__(self, score_with: str = BOTH, mirrored: bool = False, **kwargs) -> None:
+    def __init__(self, score_with: str = BOTH, mirrored: bool = False, shifts: Sequence[int] = (0,), **kwargs) -> None:
         super().__init__(**kwargs)
-        self.score_with, self.mirrored = score_with, mirrored
+        self.score_with, self.mirrored, self.shifts = score_with, mirrored, tuple(shifts)
         self.difference = difference("absolute" if score_with in (FLIPS, BOTH) else score_with)
 
     def score(self, slices: torch.Tensor, numbers: torch.Tensor, network: AnomalyNetwork) -> torch.Tensor:
-        scores = self._score(slices, network)
-        if self.mirrored:
-            scores = (scores + self._score(slices.flip(2), network).flip(2)) / 2
-        return scores
+        scores = []
+        for shift in itertools.product(self.shifts, self.shifts):
+            moved = slices.roll(shift, dims=(2, 3))  # around the frame, which is air
+            here = self._score(moved, network)
+            if self.mirrored:
+                here = (here + self._score(moved.flip(2), network).flip(2)) / 2
+            scores.append(here.roll([-s for s in shift], dims=(2, 3)))
+        return torch.stack(scores).mean(0)
 
     def _score(self, slices: torch.Tensor, network: AnomalyNetwork) -> torch.Tensor:
         code = self.encode(slices, network)

@@ -6,18 +6,15 @@ One module, because MONAI Label loads one network and one file.
 from __future__ import annotations
 
 import copy
-import pickle
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from monai.networks.nets import DiffusionModelUNet
 from torch import nn
 
-from ..errors import WeightsError
 from .binary_autoencoder import BinaryAutoencoder
 
-__all__ = ["STRUCTURED", "AnomalyNetwork", "load_weights", "with_part"]
+__all__ = ["STRUCTURED", "AnomalyNetwork", "with_part"]
 
 #: The timestep that means "no random flips": what is wrong with such a code was wrong with the image.
 STRUCTURED = 0
@@ -102,20 +99,3 @@ def with_part(network: AnomalyNetwork, name: str, part: nn.Module) -> AnomalyNet
     twin = copy.copy(network)
     twin._modules = {**network._modules, name: part}
     return twin
-
-
-def load_weights(network: nn.Module, path: str | Path) -> nn.Module:
-    """Load a state dict strictly, tensors only.
-
-    Raises:
-        WeightsError: when the file is missing, is no state dict, or belongs to another network.
-    """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        network.load_state_dict(state)
-    except FileNotFoundError as error:
-        raise WeightsError(path, "no such file", "Train first, or give the path of the weights") from error
-    except (RuntimeError, pickle.UnpicklingError, EOFError, TypeError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise WeightsError(path, f"not the weights of this network ({reason})", "Take those it was made for") from error
-    return network

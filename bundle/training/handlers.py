@@ -47,7 +47,7 @@ class WeightsWriter:
     Args:
         path: where to.
         network: the whole network.
-        part: name of the submodule under training.
+        part: name of the submodule under training; empty when that is the whole network.
         average: its moving average.
     """
 
@@ -60,8 +60,11 @@ class WeightsWriter:
     @one_rank_only()
     def __call__(self, engine: Engine) -> None:
         state = {name: tensor.detach().cpu() for name, tensor in self.network.state_dict().items()}
-        average = {f"{self.part}.{name}": tensor.detach().cpu() for name, tensor in self.average.state_dict().items()}
-        averaged = {name.replace(".module.", "."): tensor for name, tensor in average.items()}
+        prefix = f"{self.part}." if self.part else ""
+        averaged = {
+            prefix + name.removeprefix("module."): tensor.detach().cpu()  # as distributed training calls it
+            for name, tensor in self.average.state_dict().items()
+        }
         with whole_file(self.path) as temporary:
             torch.save(state | averaged, temporary)
 

@@ -20,13 +20,15 @@ logger = logging.getLogger(__name__)
 class SliceDataset(Dataset, Randomizable):
     """Slices of scans on the model's grid.
 
-    An item is ``image`` (C, H, W) and ``donor``, a slice of another scan, for synthetic anomalies to take patches from.
+    An item is ``image`` (C, H, W), ``donor``, a slice of another scan, for synthetic anomalies to take patches from,
+    and, where the preprocessing found one, ``brain`` (1, H, W).
 
     Args:
         data: datalist with ``image`` and, where known, ``label``: slices that touch a label are left out.
         preprocessing: case → dictionary of ``image`` (C, X, Y, Z) and, if the case has one, ``label``.
         transform: random transforms of an item.
         min_foreground: least part of the frame that must not be air.
+        min_brain: least part of the frame that must be brain.
         seed: makes every item draw its own reproducible randomness (for validation); None draws anew each time.
 
     Raises:
@@ -39,10 +41,13 @@ class SliceDataset(Dataset, Randomizable):
         preprocessing: Callable,
         transform: Callable | None = None,
         min_foreground: float = 0.05,
+        min_brain: float = 0.0,
         seed: int | None = None,
     ) -> None:
-        self.transform, self.min_foreground, self.seed = transform, min_foreground, seed
+        self.transform, self.seed = transform, seed
+        self.min_foreground, self.min_brain = min_foreground, min_brain
         self.slices: list[torch.Tensor] = []
+        self.brains: list[torch.Tensor] = []
         self.scan_of: list[int] = []
         for number, case in enumerate(data):
             try:
@@ -58,6 +63,10 @@ class SliceDataset(Dataset, Randomizable):
         healthy = (image > 0.05).float().mean((1, 2, 3)) >= self.min_foreground
         if "label" in case:
             healthy &= torch.as_tensor(np.asarray(case["label"])).amax((0, 1, 2)) == 0
+        if "brain" in case:
+            brain = torch.as_tensor(np.asarray(case["brain"])).movedim(-1, 0) > 0.5
+            healthy &= brain.float().mean((1, 2, 3)) >= self.min_brain
+            self.brains.extend(brain[healthy].clone())
         self.slices.extend(image[healthy].clone())
         self.scan_of.extend([number] * int(healthy.sum()))
 
@@ -70,6 +79,8 @@ class SliceDataset(Dataset, Randomizable):
             if isinstance(self.transform, Randomizable):
                 self.transform.set_random_state(self.seed + index)
         item = {"image": self.slices[index].float(), "donor": self.slices[self._donor(index)].float()}
+        if self.brains:
+            item["brain"] = self.brains[index].float()
         return self.transform(item) if self.transform is not None else item
 
     def _donor(self, index: int) -> int:

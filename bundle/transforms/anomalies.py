@@ -81,6 +81,20 @@ def offset(rng, image, donor) -> torch.Tensor:
     return image + rng.choice([-1, 1]) * rng.uniform(0.06, 0.45)
 
 
+def oedema(rng, image, donor) -> torch.Tensor:
+    """Brighter or darker tissue of one kind: the change is for intensities around a random one, and spares others."""
+    tissue = image[:, image.amax(0) > AIR]
+    kind = float(tissue[:, rng.randint(tissue.shape[1])].mean()) if tissue.numel() else 0.3
+    gate = torch.exp(-(((image - kind) / rng.uniform(0.05, 0.25)) ** 2))
+    return image + gate * rng.choice([-1, 1], p=(0.3, 0.7)) * rng.uniform(0.06, 0.5)
+
+
+def cavity(rng, image, donor) -> torch.Tensor:
+    """Fluid that is dark, as a cyst or what a resection leaves."""
+    noise = torch.from_numpy(rng.standard_normal(image.shape).astype(np.float32))
+    return rng.uniform(0, 0.18) + rng.uniform(0, 0.03) * noise
+
+
 def mottled(rng, image, donor) -> torch.Tensor:
     """Two intensities that flow into each other, as a lesion with a core has."""
     low, high = rng.uniform(0, 1, 2)
@@ -104,6 +118,8 @@ TEXTURES: dict[str, Callable] = {
     "foreign": foreign,
     "constant": constant,
     "offset": offset,
+    "oedema": oedema,
+    "cavity": cavity,
     "mottled": mottled,
     "gain": gain,
     "mirrored": mirrored,
@@ -116,8 +132,10 @@ class RandSyntheticAnomaly(RandomizableTransform):
     Args:
         prob: how often a slice gets any.
         severity: opacity of an anomaly, least and most, in [0, 1]; at 0 the slice stays as it is.
+        opaque: how often an anomaly has the most instead of a draw between them.
         radius: mean radius, least and most, pixels; drawn so that every order of size is as likely.
         max_count: most anomalies in a slice.
+        scattered: how often a slice gets many small ones instead, all of one texture.
         shapes: names from `SHAPES`.
         textures: names from `TEXTURES`.
 
@@ -129,47 +147,73 @@ class RandSyntheticAnomaly(RandomizableTransform):
         self,
         prob: float = 1.0,
         severity: tuple[float, float] = (0.2, 1.0),
-        radius: tuple[float, float] = (1.5, 28.0),
+        opaque: float = 0.25,
+        radius: tuple[float, float] = (0.8, 34.0),
         max_count: int = 3,
+        scattered: float = 0.2,
         shapes: Sequence[str] = ("blob", "cloud"),
-        textures: Sequence[str] = ("foreign", "constant", "offset", "mottled"),
+        textures: Sequence[str] = ("foreign", "constant", "offset", "mottled", "oedema", "oedema", "cavity"),
     ) -> None:
         super().__init__(prob)
         for names, table in ((shapes, SHAPES), (textures, TEXTURES)):
             unknown = set(names) - set(table)
             if unknown:
                 raise ValueError(f"unknown {', '.join(sorted(unknown))}: choose from {', '.join(table)}")
-        self.severity, self.radius, self.max_count = severity, radius, max_count
+        self.severity, self.opaque, self.radius = severity, opaque, radius
+        self.max_count, self.scattered = max_count, scattered
         self.shapes, self.textures = tuple(shapes), tuple(textures)
 
-    def __call__(self, image: torch.Tensor, donor: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    def __call__(
+        self, image: torch.Tensor, donor: torch.Tensor | None = None, brain: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """
         Args:
             image: healthy slice (C, H, W), intensities in [0, 1], air near zero.
             donor: slice of another scan, same shape; the slice itself by default.
+            brain: where anomalies may be (1, H, W); the head by default.
 
         Returns:
             the anomalous twin (C, H, W), and a mask (1, H, W), 1 where it visibly differs.
         """
         self.randomize(None)
         image = torch.as_tensor(image)
-        head = F.avg_pool2d((image.amax(0, keepdim=True)[None] > AIR).float(), 9, stride=1, padding=4)[0]
-        inside = (head[0] > 0.95).nonzero()
+        place, inside = _where(image, brain)
         twin = image
         if self._do_transform and len(inside):
-            for _ in range(self.R.randint(1, self.max_count + 1)):
-                centre = inside[self.R.randint(len(inside))].tolist()
-                twin = self._lay(twin, image if donor is None else torch.as_tensor(donor), centre)
-            twin = torch.where(head > 0.3, twin.clamp(0, 1), image)
+            donor = image if donor is None else torch.as_tensor(donor)
+            for radius, texture in self._plan():
+                twin = self._lay(twin, donor, inside[self.R.randint(len(inside))].tolist(), radius, texture)
+            twin = torch.where(place, twin.clamp(0, 1), image)
         return twin, ((twin - image).abs().amax(0, keepdim=True) > VISIBLE).float()
 
-    def _lay(self, image: torch.Tensor, donor: torch.Tensor, centre: Sequence[int]) -> torch.Tensor:
+    def _plan(self) -> list[tuple[float, str]]:
+        """Radius and texture of each anomaly of a slice."""
+        low, high = np.log(self.radius)
+        if self.R.rand() < self.scattered:
+            texture, count = self.textures[self.R.randint(len(self.textures))], self.R.randint(4, 13)
+            return [(np.exp(self.R.uniform(low, low + (high - low) / 3)), texture) for _ in range(count)]
+        return [
+            (np.exp(self.R.uniform(low, high)), self.textures[self.R.randint(len(self.textures))])
+            for _ in range(self.R.randint(1, self.max_count + 1))
+        ]
+
+    def _lay(
+        self, image: torch.Tensor, donor: torch.Tensor, centre: Sequence[int], radius: float, texture: str
+    ) -> torch.Tensor:
         rng, size = self.R, image.shape[1:]
-        radius = np.exp(rng.uniform(*np.log(self.radius)))
         mask = SHAPES[self.shapes[rng.randint(len(self.shapes))]](rng, size, centre, radius)
         alpha = _soften(mask.float(), rng.uniform(0.4, max(0.5, min(3.0, radius / 3))))
-        texture = TEXTURES[self.textures[rng.randint(len(self.textures))]](rng, image, donor)
-        return image + rng.uniform(*self.severity) * alpha * (texture - image)
+        severity = self.severity[1] if rng.rand() < self.opaque else rng.uniform(*self.severity)
+        return image + severity * alpha * (TEXTURES[texture](rng, image, donor) - image)
+
+
+def _where(image: torch.Tensor, brain: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mask (1, H, W) of where anomalies may be, and the coordinates (N, 2) of where their centres may."""
+    if brain is not None and brain.any():
+        grown = F.max_pool2d(torch.as_tensor(brain).float()[None], 3, stride=1, padding=1)[0]
+        return grown > 0.5, (torch.as_tensor(brain)[0] > 0.5).nonzero()
+    head = F.avg_pool2d((image.amax(0, keepdim=True)[None] > AIR).float(), 9, stride=1, padding=4)[0]
+    return head > 0.3, (head[0] > 0.95).nonzero()
 
 
 def _soften(mask: torch.Tensor, sigma: float) -> torch.Tensor:
@@ -184,6 +228,7 @@ class RandSyntheticAnomalyd(MapTransform, Randomizable):
     Args:
         keys: the one key of the healthy slice.
         donor_key: key of the donor slice; removed afterwards.
+        brain_key: key of the brain mask, if there is one.
         twin_key: where the anomalous twin goes.
         mask_key: where the mask goes.
         kwargs: of `RandSyntheticAnomaly`.
@@ -193,12 +238,14 @@ class RandSyntheticAnomalyd(MapTransform, Randomizable):
         self,
         keys: KeysCollection,
         donor_key: str = "donor",
+        brain_key: str = "brain",
         twin_key: str = "anomalous",
         mask_key: str = "mask",
         **kwargs,
     ) -> None:
         super().__init__(keys)
-        self.donor_key, self.twin_key, self.mask_key = donor_key, twin_key, mask_key
+        self.donor_key, self.brain_key = donor_key, brain_key
+        self.twin_key, self.mask_key = twin_key, mask_key
         self.transform = RandSyntheticAnomaly(**kwargs)
 
     def set_random_state(self, seed: int | None = None, state=None) -> RandSyntheticAnomalyd:
@@ -209,5 +256,5 @@ class RandSyntheticAnomalyd(MapTransform, Randomizable):
         d = dict(data)
         donor = d.pop(self.donor_key, None)
         for key in self.key_iterator(d):
-            d[self.twin_key], d[self.mask_key] = self.transform(d[key], donor)
+            d[self.twin_key], d[self.mask_key] = self.transform(d[key], donor, d.get(self.brain_key))
         return d

@@ -1,52 +1,105 @@
-"""What a healthy head may look like on another scanner: pose, size, contrast, bias field, noise, resolution."""
+"""What a healthy head may look like on another scanner: pose, contrast, bias field, noise, resolution, no skull."""
 
 from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
 
 import torch
 from monai.config import KeysCollection
 from monai.transforms import (
     Compose,
     MapTransform,
-    RandAdjustContrast,
-    RandAffine,
-    RandBiasField,
-    RandFlip,
-    RandGaussianNoise,
-    RandGaussianSmooth,
+    RandAdjustContrastd,
+    RandAffined,
+    RandBiasFieldd,
+    RandFlipd,
+    RandGaussianNoised,
+    RandGaussianSmoothd,
     Randomizable,
-    RandScaleIntensity,
+    RandomizableTransform,
+    RandScaleIntensityd,
+    RandSimulateLowResolutiond,
 )
+from monai.utils import ensure_tuple
+from scipy import ndimage
 
-__all__ = ["RandScannerd"]
+__all__ = ["RandScannerd", "RandStripSkulld"]
+
+
+class RandStripSkulld(RandomizableTransform, MapTransform):
+    """Now and then, put everything outside the brain to zero, tightly or loosely.
+
+    Args:
+        keys: keys of slices (C, H, W).
+        mask_key: key of the brain mask (1, H, W).
+        prob: how often.
+        margin: most voxels that stay around the brain.
+    """
+
+    def __init__(self, keys: KeysCollection, mask_key: str = "brain", prob: float = 0.25, margin: int = 2) -> None:
+        MapTransform.__init__(self, keys)
+        RandomizableTransform.__init__(self, prob)
+        self.mask_key, self.margin = mask_key, margin
+
+    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict:
+        d = dict(data)
+        self.randomize(None)
+        if self._do_transform and self.mask_key in d:
+            kept = torch.as_tensor(d[self.mask_key])[0].numpy() > 0.5
+            grow = self.R.randint(-1, self.margin + 1)
+            if grow > 0:
+                kept = ndimage.binary_dilation(kept, iterations=grow)
+            elif grow < 0:
+                kept = ndimage.binary_erosion(kept)
+            for key in self.key_iterator(d):
+                d[key] = d[key] * torch.from_numpy(kept)
+        return d
 
 
 class RandScannerd(MapTransform, Randomizable):
     """Random pose and scanner of a slice (C, H, W) with intensities in [0, 1], which they stay in.
 
     Args:
-        keys: keys of slices; each draws on its own.
+        keys: keys of slices of one head, which share every draw.
+        mask_keys: keys of masks that take the same pose.
         strength: 0 leaves the slice as it is, 1 is for training.
+        strip: how often the skull is stripped, where there is a ``brain`` among the masks.
     """
 
-    def __init__(self, keys: KeysCollection, strength: float = 1.0) -> None:
+    def __init__(
+        self, keys: KeysCollection, mask_keys: KeysCollection = (), strength: float = 1.0, strip: float = 0.0
+    ) -> None:
         super().__init__(keys)
-        s = strength
+        self.mask_keys = ensure_tuple(mask_keys)
+        s, posed = strength, (*self.keys, *self.mask_keys)
+        modes = ("bilinear",) * len(self.keys) + ("nearest",) * len(self.mask_keys)
         self.transform = Compose(
             [
-                RandFlip(prob=0.5 * s, spatial_axis=0),
-                RandAffine(
+                RandFlipd(posed, prob=0.5 * s, spatial_axis=0, allow_missing_keys=True),
+                RandAffined(
+                    posed,
                     prob=0.9 * s,
                     rotate_range=0.25,
-                    scale_range=((-0.15, 0.15), (-0.15, 0.15)),
+                    scale_range=((-0.2, 0.2), (-0.2, 0.2)),
                     shear_range=0.05,
                     translate_range=8,
+                    mode=modes,
                     padding_mode="zeros",
+                    allow_missing_keys=True,
                 ),
-                RandBiasField(prob=0.3 * s, degree=3, coeff_range=(0.0, 0.15)),
-                RandScaleIntensity(prob=0.8 * s, factors=0.25),
-                RandAdjustContrast(prob=0.4 * s, gamma=(0.75, 1.4)),
-                RandGaussianSmooth(prob=0.2 * s, sigma_x=(0.3, 0.9), sigma_y=(0.3, 0.9)),
-                RandGaussianNoise(prob=0.3 * s, std=0.03),
+                RandStripSkulld(self.keys, prob=strip * s),
+                RandBiasFieldd(self.keys, prob=0.35 * s, degree=3, coeff_range=(0.0, 0.2)),
+                RandScaleIntensityd(self.keys, prob=0.8 * s, factors=0.25),
+                RandAdjustContrastd(self.keys, prob=0.5 * s, gamma=(0.7, 1.5)),
+                RandSimulateLowResolutiond(
+                    self.keys,
+                    prob=0.15 * s,
+                    zoom_range=(0.5, 1.0),
+                    downsample_mode="area",
+                    upsample_mode="bilinear",
+                ),
+                RandGaussianSmoothd(self.keys, prob=0.2 * s, sigma_x=(0.3, 1.0), sigma_y=(0.3, 1.0)),
+                RandGaussianNoised(self.keys, prob=0.3 * s, std=0.04),
             ]
         )
 
@@ -54,10 +107,12 @@ class RandScannerd(MapTransform, Randomizable):
         self.transform.set_random_state(seed, state)
         return self
 
-    def __call__(self, data: dict) -> dict:
-        d = dict(data)
-        for key in self.key_iterator(d):
-            d[key] = torch.as_tensor(self.transform(d[key])).clamp(0, 1)
-            # Plain tensors collate faster, and nothing here is ever inverted.
-            d[key] = d[key].as_tensor() if hasattr(d[key], "as_tensor") else d[key]
+    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict:
+        d = self.transform(dict(data))
+        for key in (*self.keys, *self.mask_keys):
+            if key in d:
+                # Plain tensors collate faster, and nothing here is ever inverted.
+                d[key] = d[key].as_tensor() if hasattr(d[key], "as_tensor") else d[key]
+        for key in self.keys:
+            d[key] = d[key].clamp(0, 1)
         return d

@@ -90,21 +90,23 @@ class LoadScand(MapTransform):
 
 
 class ScaleHeadIntensityd(MapTransform):
-    """Intensities in units of the inside of the head: x ↦ clip(x / (headroom · reference), 0, 1), each channel alone.
+    """Intensities in units of the brain's: x ↦ clip(x / (headroom · reference), 0, 1), each channel alone.
 
-    The reference is one number a scan and channel (`reference_intensity`), never one a slice.
+    The reference is one number a scan and channel, never one a slice: the median over the brain mask, or, where a case
+    has none, `reference_intensity`.
 
     Args:
         keys: keys of scans (C, X, Y, Z), foot to head along the last axis.
         headroom: where the scale ends, in multiples of the reference intensity.
+        mask_key: key of the brain mask, over which the reference is taken where the case has one.
 
     Raises:
         ScanError: when the intensities are not those of an MRI, or no head can be found.
     """
 
-    def __init__(self, keys: KeysCollection, headroom: float = 3.0) -> None:
+    def __init__(self, keys: KeysCollection, headroom: float = 3.0, mask_key: str = "brain") -> None:
         super().__init__(keys)
-        self.headroom = headroom
+        self.headroom, self.mask_key = headroom, mask_key
 
     def __call__(self, data: Mapping[Hashable, MetaTensor]) -> dict:
         d = dict(data)
@@ -112,17 +114,21 @@ class ScaleHeadIntensityd(MapTransform):
             scan = d[key]
             spacing = tuple(float(s) for s in scan.pixdim)
             name = scan.meta.get("filename_or_obj", key)
+            brain = d[self.mask_key].numpy()[0] > 0 if self.mask_key in d else None
             d[key] = MetaTensor(
-                torch.stack([torch.from_numpy(self._scale(c, spacing, name)) for c in scan.numpy()]),
+                torch.stack([torch.from_numpy(self._scale(c, spacing, name, brain)) for c in scan.numpy()]),
                 meta=scan.meta,
                 applied_operations=scan.applied_operations,
             )
         return d
 
-    def _scale(self, volume: np.ndarray, spacing: tuple, name: str) -> np.ndarray:
+    def _scale(self, volume: np.ndarray, spacing: tuple, name: str, brain: np.ndarray | None) -> np.ndarray:
         volume = _without_offset(volume, name)
-        mask = head_mask(volume, spacing)
-        reference = reference_intensity(volume, mask, spacing) if mask.any() else 0.0
+        if brain is None:
+            mask = head_mask(volume, spacing)
+            reference = reference_intensity(volume, mask, spacing) if mask.any() else 0.0
+        else:
+            reference = float(np.median(volume[brain])) if brain.any() else 0.0
         if reference <= 0:
             raise ScanError(name, "no head stands out from the background", "Check that this is a head scan")
         return np.clip(volume / (self.headroom * reference), 0, 1).astype(np.float32)
@@ -158,7 +164,7 @@ class ToModelGridd(MapTransform, InvertibleTransform):
         size: in-plane grid, voxels.
         spacing: in-plane voxel size, mm.
         slice_spacing: thickness to average thin slices to, mm.
-        source_key: the scan that the head is found on.
+        source_key: the scan, or the mask, whose outline is put into the middle.
         allow_missing_keys: leave out keys that a case has not got.
     """
 

@@ -1,0 +1,30 @@
+"""Weights on disk: pure tensor state dicts."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ..errors import WeightsError
+
+__all__ = ["load_weights"]
+
+
+def load_weights(network: nn.Module, path: str | Path) -> nn.Module:
+    """Load a state dict strictly, tensors only.
+
+    Raises:
+        WeightsError: when the file is missing, is no state dict, or belongs to another network.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        network.load_state_dict(state)
+    except FileNotFoundError as error:
+        raise WeightsError(path, "no such file", "Train first, or give the path of the weights") from error
+    except (RuntimeError, pickle.UnpicklingError, EOFError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise WeightsError(path, f"not the weights of this network ({reason})", "Take those it was made for") from error
+    return network

@@ -1,0 +1,203 @@
+"""From a map to a list that a person can go through: where, how large, how unusual. No verdict is given."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform
+from scipy import ndimage
+
+__all__ = ["FindFindingsd", "Finding", "RemoveSmalld", "SmoothMapd", "case_score", "find_findings", "voxel_sizes"]
+
+CORNERS = np.ones((3, 3, 3), bool)  # voxels that touch at a corner belong together
+SCORED_ML = 1.0  # the volume whose lowest value is the score of a case
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One connected component of the mask.
+
+    Attributes:
+        rank: 1 for the largest ``excess``.
+        volume_ml: of the component.
+        peak, mean: of the map within it.
+        excess: volume times what the map has above the threshold, ml: large and high come first.
+        centre_mm: centre weighted by the map, world coordinates (RAS+), mm.
+        peak_mm: where the map is highest, same coordinates.
+        extent_mm: size of the box around it along the scan's axes.
+        centre_voxel: the voxel of the component nearest to its centre, on the scan's grid.
+    """
+
+    rank: int
+    volume_ml: float
+    peak: float
+    mean: float
+    excess: float
+    centre_mm: tuple[float, float, float]
+    peak_mm: tuple[float, float, float]
+    extent_mm: tuple[float, float, float]
+    centre_voxel: tuple[int, int, int]
+
+
+def voxel_sizes(affine: np.ndarray) -> np.ndarray:
+    """Lengths of the voxel's edges, mm, from a 4 x 4 affine; shears and rotations allowed."""
+    return np.linalg.norm(np.asarray(affine, dtype=float)[:3, :3], axis=0)
+
+
+def find_findings(anomaly: np.ndarray, mask: np.ndarray, affine: np.ndarray, threshold: float) -> list[Finding]:
+    """The components of a mask, described, the largest excess first.
+
+    Args:
+        anomaly: calibrated map (X, Y, Z).
+        mask: what counts, same shape.
+        affine: voxel → world (RAS+), 4 x 4, mm.
+        threshold: that made the mask, in units of the map.
+    """
+    labels, count = ndimage.label(mask, structure=CORNERS)
+    voxel_ml = abs(np.linalg.det(np.asarray(affine, dtype=float)[:3, :3])) / 1000
+    described = [
+        _describe(anomaly, labels, number + 1, box, affine, voxel_ml, threshold)
+        for number, box in enumerate(ndimage.find_objects(labels, count))
+    ]
+    described.sort(key=lambda item: (-item["excess"], item["centre_voxel"]))
+    return [Finding(rank=rank, **item) for rank, item in enumerate(described, 1)]
+
+
+def _describe(anomaly, labels, number, box, affine, voxel_ml, threshold) -> dict:
+    """One component, looked at within its ``box``."""
+    inside = labels[box] == number
+    first = np.array([axis.start for axis in box])
+    voxels = np.argwhere(inside) + first
+    values = anomaly[box][inside].astype(np.float64)
+    weights = np.maximum(values, 1e-6)
+    centre = (voxels * weights[:, None]).sum(0) / weights.sum()
+    nearest = voxels[((voxels - centre) ** 2).sum(1).argmin()]
+    return {
+        "volume_ml": round(len(values) * voxel_ml, 4),
+        "peak": round(float(values.max()), 3),
+        "mean": round(float(values.mean()), 3),
+        "excess": round(float((values - threshold).clip(0).sum() * voxel_ml), 4),
+        "centre_mm": _world(affine, centre),
+        "peak_mm": _world(affine, voxels[values.argmax()]),
+        "extent_mm": tuple(round(float(e), 2) for e in np.array(inside.shape) * voxel_sizes(affine)),
+        "centre_voxel": tuple(int(i) for i in nearest),
+    }
+
+
+def _world(affine: np.ndarray, voxel: np.ndarray) -> tuple[float, float, float]:
+    return tuple(round(float(c), 2) for c in (np.asarray(affine, dtype=float) @ [*voxel, 1.0])[:3])
+
+
+def case_score(anomaly: np.ndarray, affine: np.ndarray) -> float:
+    """The highest value that one millilitre of the scan reaches: the same whatever the voxel size, deaf to lone voxels.
+
+    Args:
+        anomaly: calibrated map (X, Y, Z).
+        affine: 4 x 4, mm.
+    """
+    voxels = max(1, round(SCORED_ML * 1000 / abs(np.linalg.det(np.asarray(affine, dtype=float)[:3, :3]))))
+    flat = np.asarray(anomaly, dtype=np.float32).ravel()
+    if voxels >= flat.size:
+        return float(flat.min())
+    return round(float(np.partition(flat, -voxels)[-voxels]), 3)
+
+
+class SmoothMapd(MapTransform):
+    """Gaussian smoothing of maps (1, X, Y, Z) in three dimensions, by millimetres.
+
+    Args:
+        keys: keys of maps.
+        sigma_mm: of the Gaussian; 0 leaves the map as it is.
+    """
+
+    def __init__(self, keys: KeysCollection, sigma_mm: float = 0.0) -> None:
+        super().__init__(keys)
+        self.sigma_mm = sigma_mm
+
+    def __call__(self, data: Mapping[Hashable, MetaTensor]) -> dict:
+        d = dict(data)
+        for key in self.key_iterator(d):
+            if self.sigma_mm > 0:
+                sigma = self.sigma_mm / voxel_sizes(d[key].affine.numpy())
+                smooth = ndimage.gaussian_filter(d[key].cpu().numpy(), [0, *sigma])
+                d[key] = MetaTensor(torch.from_numpy(smooth), meta=d[key].meta)
+        return d
+
+
+class RemoveSmalld(MapTransform):
+    """Take components of less than a volume out of masks (1, X, Y, Z).
+
+    Args:
+        keys: keys of masks.
+        min_ml: least volume that stays, ml; 0 leaves the mask as it is.
+    """
+
+    def __init__(self, keys: KeysCollection, min_ml: float = 0.0) -> None:
+        super().__init__(keys)
+        self.min_ml = min_ml
+
+    def __call__(self, data: Mapping[Hashable, MetaTensor]) -> dict:
+        d = dict(data)
+        for key in self.key_iterator(d):
+            if self.min_ml > 0:
+                voxel_ml = float(np.prod(voxel_sizes(d[key].affine.numpy()))) / 1000
+                labels, _ = ndimage.label(d[key][0].cpu().numpy(), structure=CORNERS)
+                large = np.bincount(labels.ravel()) * voxel_ml >= self.min_ml
+                large[0] = False
+                kept = torch.from_numpy(large[labels][None]).to(d[key].dtype)
+                d[key] = MetaTensor(kept, meta=d[key].meta)
+        return d
+
+
+class FindFindingsd(MapTransform):
+    """Add the findings of a map as a dictionary that goes into JSON as it is.
+
+    Args:
+        keys: the one key of the map (1, X, Y, Z), on the scan's own grid.
+        mask_key: its mask.
+        threshold: that made the mask.
+        findings_key: where they go.
+        brain_key: brain mask on the same grid, whose volume is told when it is there.
+        method: name of the method, told too.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        threshold: float,
+        mask_key: str = "mask",
+        findings_key: str = "findings",
+        brain_key: str = "brain",
+        method: str = "",
+    ) -> None:
+        super().__init__(keys)
+        self.threshold, self.mask_key, self.findings_key = threshold, mask_key, findings_key
+        self.brain_key, self.method = brain_key, method
+
+    def __call__(self, data: Mapping[Hashable, MetaTensor]) -> dict:
+        d = dict(data)
+        for key in self.key_iterator(d):
+            anomaly, mask = (d[k].cpu().numpy()[0] for k in (key, self.mask_key))
+            affine = np.asarray(d[key].affine.cpu(), dtype=float)
+            findings = find_findings(anomaly, mask > 0, affine, self.threshold)
+            voxel_ml = abs(np.linalg.det(affine[:3, :3])) / 1000
+            d[self.findings_key] = {
+                "units": "-log10 of the healthy tail probability",
+                "world": "RAS+, mm",
+                "method": self.method,
+                "threshold": self.threshold,
+                "case_score": case_score(anomaly, affine),
+                "anomalous_ml": round(float((mask > 0).sum() * voxel_ml), 3),
+                **(
+                    {"brain_ml": round(float((d[self.brain_key] > 0).sum()) * voxel_ml, 1)}
+                    if self.brain_key in d
+                    else {}
+                ),
+                "findings": [asdict(finding) for finding in findings],
+            }
+        return d

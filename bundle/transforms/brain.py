@@ -1,0 +1,133 @@
+"""The brain in a scan, found by a small network that learned from synthetic scans of every contrast."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.networks.nets import UNet
+from monai.transforms import MapTransform
+from scipy import ndimage
+
+from ..errors import ScanError
+from ..networks.weights import load_weights
+from ..precision import autocast
+from .head import head_mask
+
+__all__ = ["GRID_SPACING", "BrainMaskd", "brain_network", "normalise"]
+
+GRID_SPACING = 3.0  # mm, every axis
+MULTIPLE = 8  # every size of the network's grid
+CLOSING = 2  # voxels of the network's grid: a lesion at the brain's edge is not cut out of it
+LEANING = -1.0  # logit from which on a voxel is brain: a lesion at the edge lost costs more than some dura kept
+LEAST_VOLUME = 60.0  # ml: less is no brain, but some muscle or an eye
+STRIPPED_SHARE = 0.85  # of the head that is brain, from which on a scan counts as skull-stripped
+
+logger = logging.getLogger(__name__)
+
+
+def brain_network() -> UNet:
+    """(B, 1, X, Y, Z) normalised scans, foot to head along Z, ``GRID_SPACING`` mm → logits of brain, same shape."""
+    return UNet(3, 1, 1, (16, 32, 64, 128), (2, 2, 2), num_res_units=2, norm="instance", act="LEAKYRELU")
+
+
+def normalise(volume: np.ndarray) -> np.ndarray:
+    """Intensities to [0, 1] by the 99.5th percentile of what is not zero: for finding the brain, not for scoring it."""
+    bright = volume[volume > 0]
+    top = np.percentile(bright, 99.5) if bright.size else 1.0
+    return np.clip(volume / max(float(top), 1e-6), 0, 1).astype(np.float32)
+
+
+class BrainMaskd(MapTransform):
+    """Add the mask of the brain, cerebrospinal fluid within the skull included, on the scan's own grid.
+
+    A mask that the case brings along under ``mask_key`` is kept. Skull-stripped scans are recognised: there the head
+    is the brain. Where no brain is found (a slab of a few slices, another body part), the head is taken, with a
+    warning.
+
+    Args:
+        keys: key of the scan (C, X, Y, Z), oriented LPS; the mask is found on the mean of its channels.
+        path: weights of `brain_network`.
+        mask_key: where the mask (1, X, Y, Z) goes.
+        precision: see `bundle.precision.autocast`.
+
+    Raises:
+        WeightsError: when ``path`` cannot be used.
+        ScanError: when a given mask is not on the scan's grid, or empty.
+    """
+
+    def __init__(
+        self, keys: KeysCollection, path: str | Path, mask_key: str = "brain", precision: str = "auto"
+    ) -> None:
+        super().__init__(keys)
+        self.network = load_weights(brain_network(), path).eval()
+        self.mask_key, self.precision = mask_key, precision
+
+    def __call__(self, data: Mapping[Hashable, object]) -> dict:
+        d = dict(data)
+        for key in self.key_iterator(d):
+            scan = d[key]
+            if self.mask_key in d:
+                mask = _given(d[self.mask_key], scan)
+            else:
+                volume = np.maximum(np.asarray(scan.mean(0)), 0)
+                spacing = tuple(float(s) for s in scan.pixdim)
+                mask = self._find(volume, spacing, str(scan.meta.get("filename_or_obj", key)))
+            mask = torch.from_numpy(mask.astype(np.float32))[None]
+            d[self.mask_key] = MetaTensor(mask, meta=scan.meta, applied_operations=scan.applied_operations)
+        return d
+
+    def _find(self, volume: np.ndarray, spacing: tuple[float, ...], name: str) -> np.ndarray:
+        head = head_mask(volume, spacing)
+        if not head.any():
+            return head
+        box = ndimage.find_objects(head.astype(np.uint8))[0]
+        brain = np.zeros(volume.shape, bool)
+        brain[box] = self._segment(volume[box], spacing)
+        millilitres = brain.sum() * np.prod(spacing) / 1000
+        if millilitres < LEAST_VOLUME:
+            logger.warning("%s: no brain found in it, all of the head is scored", name)
+            return head
+        if brain[head].mean() > STRIPPED_SHARE:
+            logger.debug("%s: skull-stripped already", name)
+            return head
+        return brain
+
+    def _segment(self, volume: np.ndarray, spacing: tuple[float, ...]) -> np.ndarray:
+        """The largest piece of brain in a volume, closed and without holes; bool, same shape."""
+        size = [max(1, round(n * s / GRID_SPACING)) for n, s in zip(volume.shape, spacing, strict=True)]
+        sigma = [0.5 * np.sqrt(max((GRID_SPACING / s) ** 2 - 1, 0)) for s in spacing]
+        smooth = torch.from_numpy(normalise(ndimage.gaussian_filter(volume.astype(np.float32), sigma)))
+        small = F.interpolate(smooth[None, None], size=size, mode="trilinear", align_corners=False)
+        padding = [(-n) % MULTIPLE for n in size]
+        small = F.pad(small, (0, padding[2], 0, padding[1], 0, padding[0]))
+        with torch.no_grad(), autocast(small.device, self.precision):
+            logits = self.network(small).float()[..., : size[0], : size[1], : size[2]]
+        mended = torch.from_numpy(_mended(logits[0, 0].numpy() > LEANING))
+        # Linear between the network's voxels, so that the outline is smoother than they are.
+        logits = torch.where(mended, logits.clamp(min=1), logits.clamp(max=-1)).clamp(-4, 4)
+        return F.interpolate(logits, size=volume.shape, mode="trilinear", align_corners=False)[0, 0].numpy() > 0
+
+
+def _mended(mask: np.ndarray) -> np.ndarray:
+    pieces, count = ndimage.label(mask)
+    if count > 1:
+        mask = pieces == np.bincount(pieces.ravel())[1:].argmax() + 1
+    room = np.pad(mask, CLOSING + 1, mode="edge")  # so that a brain cut off by the field of view stays so
+    closed = ndimage.binary_closing(room, iterations=CLOSING)[(slice(CLOSING + 1, -CLOSING - 1),) * 3]
+    return ndimage.binary_fill_holes(closed | mask)
+
+
+def _given(mask: MetaTensor, scan: MetaTensor) -> np.ndarray:
+    name = mask.meta.get("filename_or_obj", "the given brain mask")
+    if mask.shape[1:] != scan.shape[1:] or not np.allclose(mask.affine, scan.affine, atol=1e-3):
+        raise ScanError(name, "not on the grid of its scan", "Resample the mask to the scan, or leave it out")
+    if not (mask > 0).any():
+        raise ScanError(name, "an empty brain mask", "Leave it out, and the brain is found")
+    return np.asarray(mask[0] > 0)
