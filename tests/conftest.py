@@ -41,12 +41,17 @@ def network():
     return small.eval()
 
 
+def data_folder(name: str) -> Path:
+    """A folder of real data; the test is skipped where it is absent."""
+    folder = DATA / name
+    if not folder.is_dir():
+        pytest.skip(f"no {folder}: set FLIPMAP_DATA")
+    return folder
+
+
 @pytest.fixture(scope="session")
 def real_flair():
-    folder = DATA / "brain_lgg"
-    if not folder.is_dir():
-        pytest.skip(f"no real scans in {folder}: set FLIPMAP_DATA")
-    return folder
+    return data_folder("brain_lgg")
 
 
 @pytest.fixture

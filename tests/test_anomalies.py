@@ -55,7 +55,7 @@ def test_same_seed_same_anomaly(slices):
 
 
 def test_small_ones_are_small(slices):
-    anomaly = RandSyntheticAnomaly(radius=(1.5, 2.0), shapes=["blob"], max_count=1)
+    anomaly = RandSyntheticAnomaly(radius=(1.5, 2.0), shapes=["blob"], max_count=1, scattered=0)
     anomaly.set_random_state(0)
     sizes = [float(anomaly(*slices)[1].sum()) for _ in range(20)]
     assert 0 < max(sizes) < 80

@@ -100,13 +100,14 @@ def test_one_network_everywhere():
 
 def test_one_preprocessing_everywhere():
     """Training and inference see the same grid: only the label's keys differ."""
-    scale = [read(name)["preprocessing"]["transforms"][2] for name in RUNNABLE]
-    assert scale[0] == scale[1] == scale[2]
+    for number in (2, 3):
+        same = [read(name)["preprocessing"]["transforms"][number] for name in RUNNABLE]
+        assert same[0] == same[1] == same[2]
     grids = []
     for name in RUNNABLE:
         parser = ConfigParser(read(name))
-        grid = parser.get_parsed_content("preprocessing#transforms#3")
-        grids.append((grid.size, grid.spacing, grid.slice_spacing))
+        grid = parser.get_parsed_content("preprocessing#transforms#4")
+        grids.append((grid.size, grid.spacing, grid.slice_spacing, grid.source_key))
     assert grids[0] == grids[1] == grids[2]
 
 

@@ -39,7 +39,7 @@ def test_a_map_returns_to_the_voxels_of_its_lesion(bids_folder, preprocessing, n
     case = prepare(lesion_cases(bids_folder)[0], preprocessing)
     assert case.lesion.any()
     assert (case.head | ~case.lesion).all()
-    assert case.inner.sum() < case.head.sum()
+    assert case.brain.sum() < case.head.sum()
     assert case.healthy.any()
     assert not case.lesion[..., case.healthy].any()
     result = score_case(case, Oracle(), network, preprocessing, CPU)

@@ -17,6 +17,7 @@ from tests.conftest import ROOT
 from tests.test_mri import oblique, reoriented
 from tests.test_nifti import BROKEN
 
+KINDS = ("anomaly.nii.gz", "anomaly_mask.nii.gz", "brain_mask.nii.gz", "findings.json")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "2"}
 
 
@@ -57,7 +58,7 @@ def test_good_and_broken_scans_together(tmp_path, sample):
     assert f"4 of {4 + len(kinds)} scans done, {len(kinds)} failed" in log
 
     names = ["LPS", "RAS", "PSR", "oblique"]
-    assert sorted(os.listdir(outputs)) == sorted(f"{n}_{k}.nii.gz" for n in names for k in ("anomaly", "anomaly_mask"))
+    assert sorted(os.listdir(outputs)) == sorted(f"{name}_{kind}" for name in names for kind in KINDS)
     maps = {}
     for name in names:
         assert f"{name}: done in" in log

@@ -20,11 +20,12 @@ SPLIT = ROOT / "configs" / "splits" / "lgg_flair.json"
 
 @pytest.fixture(scope="module")
 def job():
-    """Preprocessing, inferer, network and postprocessing of the main job, the last without saving."""
+    """Preprocessing, inferer, network and postprocessing of the main job, without saving."""
     config = ConfigParser()
     config.read_config(ROOT / "configs" / "inference.json")
     config.update({"bundle_root": str(ROOT), "precision": "float32", "device": "$__import__('torch').device('cpu')"})
-    config["postprocessing"]["transforms"].pop()
+    transforms = config["postprocessing"]["transforms"]
+    config["postprocessing"]["transforms"] = [t for t in transforms if "batch.save" not in t["_target_"]]
     parts = [config.get_parsed_content(key) for key in ("preprocessing", "inferer", "network", "postprocessing")]
 
     def run(path):

@@ -9,11 +9,21 @@ from torch import nn
 
 from ..diffusion.bernoulli import BernoulliScheduler
 from ..methods.base import SliceMethod
+from ..methods.disyre import SEVERITIES
 from ..networks.anomaly_network import STRUCTURED, AnomalyNetwork
 from ..networks.binary_autoencoder import BinaryAutoencoder
 from ..precision import autocast
 
-__all__ = ["AutocastInferer", "FlipLoss", "FlipTraining", "SliceScore", "prepare_reconstruction", "prepare_twins"]
+__all__ = [
+    "AutocastInferer",
+    "FlipLoss",
+    "FlipTraining",
+    "RestorationTraining",
+    "SliceScore",
+    "prepare_reconstruction",
+    "prepare_restoration",
+    "prepare_twins",
+]
 
 
 class AutocastInferer(Inferer):
@@ -86,6 +96,39 @@ class FlipLoss(nn.Module):
         return F.binary_cross_entropy_with_logits(logits, flips)
 
 
+class RestorationTraining(Inferer):
+    """One training step of DISYRE: the anomalous twin and its severity go in, the healthy slice is to come out.
+
+    A part of a batch is told a random severity instead of its own, so that every severity may be asked of a slice whose
+    anomalies, if any, nobody knows.
+
+    Args:
+        random_share: that part.
+        precision: see `bundle.precision.autocast`.
+    """
+
+    def __init__(self, random_share: float = 0.3, precision: str = "auto") -> None:
+        self.random_share, self.precision = random_share, precision
+
+    def __call__(
+        self, inputs: torch.Tensor, network: nn.Module, severity: torch.Tensor, *args, **kwargs
+    ) -> torch.Tensor:
+        """
+        Args:
+            inputs: anomalous twins (B, C, H, W).
+            network: P(x, t).
+            severity: of each twin (B,), in [0, 1].
+
+        Returns:
+            restored slices, the shape of ``inputs``.
+        """
+        steps = (severity * SEVERITIES).round().clamp(min=1).long()
+        count = round(self.random_share * len(steps))
+        steps[:count] = torch.randint(1, SEVERITIES + 1, (count,), device=steps.device)
+        with autocast(inputs.device, self.precision):
+            return network(inputs, steps).float()
+
+
 class SliceScore(Inferer):
     """Lets a method of `bundle.methods` score a batch of slices (N, C, H, W); air scores 0."""
 
@@ -102,6 +145,14 @@ def prepare_reconstruction(batch: dict, device: torch.device, non_blocking: bool
     """MONAI ``prepare_batch`` of an autoencoder: the image is its own target."""
     image = batch["image"].to(device, non_blocking=non_blocking)
     return image, image
+
+
+def prepare_restoration(batch: dict, device: torch.device, non_blocking: bool = False, **_) -> tuple:
+    """MONAI ``prepare_batch`` of DISYRE: the twin, the healthy slice as target, and the severity."""
+    twin, healthy, severity = (
+        batch[key].to(device, non_blocking=non_blocking) for key in ("anomalous", "image", "severity")
+    )
+    return twin, healthy, (severity.float(),), {}
 
 
 def prepare_twins(batch: dict, device: torch.device, non_blocking: bool = False, **_) -> tuple:

@@ -80,14 +80,17 @@ class SyntheticHeads(Dataset, Randomizable):
             self.set_random_state(self.seed + index)
         which = self.R.randint(len(self.maps))
         labels, numbers, brain = self.maps[which], self.numbers[which], self.brains[which]
-        scan = self._paint(labels, numbers, brain)
+        scan, brain = self._paint(labels, numbers, brain)
         both = torch.from_numpy(np.stack([scan, brain.astype(np.float32)])).float()
         both = F.grid_sample(both[None], self._pose(brain)[None], align_corners=False)[0]
         image, target = self._scanner(both[0].numpy(), both[1].numpy())
         return {"image": torch.from_numpy(normalise(image))[None], "label": torch.from_numpy(target)[None]}
 
-    def _paint(self, labels: np.ndarray, numbers: np.ndarray, brain: np.ndarray) -> np.ndarray:
-        """Intensities from labels: a mean and a grain for each, or for each tissue; blobs of pathology; air."""
+    def _paint(self, labels: np.ndarray, numbers: np.ndarray, brain: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Intensities from labels: a mean and a grain for each, or for each tissue; blobs of pathology; air.
+
+        And the brain, which is what is left where the skull was stripped.
+        """
         mean, grain = self.R.uniform(0.05, 1, len(numbers)), self.R.uniform(0, 0.12, len(numbers))
         if self.R.rand() < 0.6:
             for members in TISSUES.values():
@@ -100,9 +103,10 @@ class SyntheticHeads(Dataset, Randomizable):
         scan = mean.astype(np.float32)[labels] + grain.astype(np.float32)[labels] * noise
         for _ in range(self.R.randint(0, 3)):
             scan = np.where(self._blob(labels.shape) & brain, self.R.uniform(0, 1.1), scan)
-        if self.R.rand() < 0.3:
-            scan = scan * self._stripped(labels, numbers, brain)
-        return ndimage.gaussian_filter(np.maximum(scan, 0), self.R.uniform(0.3, 0.8)).astype(np.float32)
+        if self.R.rand() < 0.35:
+            brain = self._stripped(labels, numbers, brain)
+            scan = scan * brain
+        return ndimage.gaussian_filter(np.maximum(scan, 0), self.R.uniform(0.3, 0.8)).astype(np.float32), brain
 
     def _blob(self, shape: Sequence[int]) -> np.ndarray:
         centre = [self.R.uniform(0.25, 0.75) * s for s in shape]

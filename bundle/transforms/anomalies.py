@@ -164,13 +164,18 @@ class RandSyntheticAnomaly(RandomizableTransform):
         self.shapes, self.textures = tuple(shapes), tuple(textures)
 
     def __call__(
-        self, image: torch.Tensor, donor: torch.Tensor | None = None, brain: torch.Tensor | None = None
+        self,
+        image: torch.Tensor,
+        donor: torch.Tensor | None = None,
+        brain: torch.Tensor | None = None,
+        severity: float | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """
         Args:
             image: healthy slice (C, H, W), intensities in [0, 1], air near zero.
             donor: slice of another scan, same shape; the slice itself by default.
             brain: where anomalies may be (1, H, W); the head by default.
+            severity: of every anomaly; by default each draws its own.
 
         Returns:
             the anomalous twin (C, H, W), and a mask (1, H, W), 1 where it visibly differs.
@@ -182,9 +187,13 @@ class RandSyntheticAnomaly(RandomizableTransform):
         if self._do_transform and len(inside):
             donor = image if donor is None else torch.as_tensor(donor)
             for radius, texture in self._plan():
-                twin = self._lay(twin, donor, inside[self.R.randint(len(inside))].tolist(), radius, texture)
+                twin = self._lay(twin, donor, inside[self.R.randint(len(inside))].tolist(), radius, texture, severity)
             twin = torch.where(place, twin.clamp(0, 1), image)
         return twin, ((twin - image).abs().amax(0, keepdim=True) > VISIBLE).float()
+
+    def draw_severity(self) -> float:
+        """A random severity within the range of this transform."""
+        return float(self.severity[1] if self.R.rand() < self.opaque else self.R.uniform(*self.severity))
 
     def _plan(self) -> list[tuple[float, str]]:
         """Radius and texture of each anomaly of a slice."""
@@ -198,12 +207,19 @@ class RandSyntheticAnomaly(RandomizableTransform):
         ]
 
     def _lay(
-        self, image: torch.Tensor, donor: torch.Tensor, centre: Sequence[int], radius: float, texture: str
+        self,
+        image: torch.Tensor,
+        donor: torch.Tensor,
+        centre: Sequence[int],
+        radius: float,
+        texture: str,
+        severity: float | None,
     ) -> torch.Tensor:
         rng, size = self.R, image.shape[1:]
         mask = SHAPES[self.shapes[rng.randint(len(self.shapes))]](rng, size, centre, radius)
         alpha = _soften(mask.float(), rng.uniform(0.4, max(0.5, min(3.0, radius / 3))))
-        severity = self.severity[1] if rng.rand() < self.opaque else rng.uniform(*self.severity)
+        if severity is None:
+            severity = self.draw_severity()
         return image + severity * alpha * (TEXTURES[texture](rng, image, donor) - image)
 
 
@@ -231,6 +247,8 @@ class RandSyntheticAnomalyd(MapTransform, Randomizable):
         brain_key: key of the brain mask, if there is one.
         twin_key: where the anomalous twin goes.
         mask_key: where the mask goes.
+        severity_key: where one severity for all anomalies of the slice goes, 0 if it got none; by default each anomaly
+            draws its own.
         kwargs: of `RandSyntheticAnomaly`.
     """
 
@@ -241,11 +259,12 @@ class RandSyntheticAnomalyd(MapTransform, Randomizable):
         brain_key: str = "brain",
         twin_key: str = "anomalous",
         mask_key: str = "mask",
+        severity_key: str | None = None,
         **kwargs,
     ) -> None:
         super().__init__(keys)
         self.donor_key, self.brain_key = donor_key, brain_key
-        self.twin_key, self.mask_key = twin_key, mask_key
+        self.twin_key, self.mask_key, self.severity_key = twin_key, mask_key, severity_key
         self.transform = RandSyntheticAnomaly(**kwargs)
 
     def set_random_state(self, seed: int | None = None, state=None) -> RandSyntheticAnomalyd:
@@ -256,5 +275,9 @@ class RandSyntheticAnomalyd(MapTransform, Randomizable):
         d = dict(data)
         donor = d.pop(self.donor_key, None)
         for key in self.key_iterator(d):
-            d[self.twin_key], d[self.mask_key] = self.transform(d[key], donor, d.get(self.brain_key))
+            severity = self.transform.draw_severity() if self.severity_key else None
+            twin, mask = self.transform(d[key], donor, d.get(self.brain_key), severity)
+            d[self.twin_key], d[self.mask_key] = twin, mask
+            if self.severity_key:
+                d[self.severity_key] = severity if mask.any() else 0.0
         return d

@@ -1,0 +1,91 @@
+"""How good the brain mask is, where an honest reference can be had.
+
+    python scripts/check_brain_mask.py --label_maps FOLDER --stripped BIDS --scans BIDS
+
+Held-out label maps: random scans painted from them, each of a contrast of its own. Stripped T1w: what was left by the
+stripping, put into a synthetic skull and scalp, and as it is, where it must be recognised. Scans with FLAIR and T1w of
+one head: both masks against each other, since nobody drew one.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from scipy import ndimage
+
+from bundle import bundle_root
+from bundle.io.nifti import read_scan
+from bundle.training.synthetic_heads import SyntheticHeads, label_maps
+from bundle.transforms.brain import GRID_SPACING, BrainMaskd
+from bundle.transforms.head import head_mask
+from bundle.transforms.mri import to_axial
+
+
+def dice(a: np.ndarray, b: np.ndarray) -> float:
+    return float(2 * (a & b).sum() / max((a.sum() + b.sum()), 1))
+
+
+def tell(what: str, values: list[float]) -> None:
+    values = np.array(values)
+    print(f"{what}: mean {values.mean():.3f}, least {values.min():.3f}, n = {len(values)}", flush=True)
+
+
+def mask_of(find: BrainMaskd, volume: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    scan = MetaTensor(torch.from_numpy(volume[None].astype(np.float32)), affine=torch.as_tensor(affine))
+    return find({"image": scan})["brain"][0].numpy() > 0
+
+
+def in_a_skull(brain: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """A 1 mm volume of a stripped brain with fluid, bone and scalp around it, and the brain with its fluid."""
+    rng = np.random.RandomState(seed)
+    brain = np.pad(brain, 20)
+    inside = ndimage.binary_fill_holes(ndimage.binary_closing(brain > 0, iterations=4))
+    distance = ndimage.distance_transform_edt(~inside)
+    top = np.percentile(brain[brain > 0], 90)
+    fluid, bone, scalp = (r + rng.uniform(0, 2) for r in (1.5, 5, 10))
+    volume = np.where(inside, np.maximum(brain, 0.15 * top), 0)
+    for low, high, value in ((0, fluid, 0.2), (fluid, bone, 0.08), (bone, scalp, rng.uniform(0.6, 1.4))):
+        volume[(distance > low) & (distance <= high)] = value * top
+    volume = ndimage.gaussian_filter(volume, 0.7) + rng.normal(0, 0.03 * top, volume.shape)
+    return np.maximum(volume, 0), distance <= fluid
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--label_maps", type=Path, required=True)
+    parser.add_argument("--stripped", type=Path, required=True)
+    parser.add_argument("--scans", type=Path, required=True)
+    parser.add_argument("--count", type=int, default=20)
+    arguments = parser.parse_args()
+    find = BrainMaskd("image", Path(bundle_root()) / "models" / "brain_mask.pt")
+    lps = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+    heads = SyntheticHeads(label_maps(arguments.label_maps, "validation"), arguments.count, seed=1000)
+    grid = lps @ np.diag([GRID_SPACING] * 3 + [1])
+    pairs = [
+        (item["image"][0].numpy(), item["label"][0].numpy() > 0.5) for item in (heads[i] for i in range(len(heads)))
+    ]
+    tell("Dice, held-out label maps, random contrast", [dice(mask_of(find, i, grid), b) for i, b in pairs])
+
+    framed, recognised = [], []
+    for number, path in enumerate(sorted(arguments.stripped.glob("sub-*/anat/*_T1w.nii.gz"))[: arguments.count]):
+        scan = to_axial(read_scan(path))[0].numpy()
+        volume, reference = in_a_skull(scan, number)
+        framed.append(dice(mask_of(find, volume, lps), reference))
+        recognised.append(dice(mask_of(find, scan, lps), head_mask(scan, (1, 1, 1))))
+    tell("Dice, stripped T1w put into a synthetic skull", framed)
+    tell("Dice with what is left, T1w stripped already", recognised)
+
+    agreement = []
+    for flair in sorted(arguments.scans.glob("sub-*/anat/*_FLAIR.nii.gz"))[: arguments.count]:
+        other = flair.with_name(flair.name.replace("_FLAIR", "_T1w"))
+        if other.is_file():
+            masks = [find({"image": to_axial(read_scan(path))})["brain"][0].numpy() > 0 for path in (flair, other)]
+            agreement.append(dice(*masks))
+    tell("Dice, mask of the FLAIR with that of the T1w of the same head", agreement)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""The brain mask: found in a head, given by the user, recognised where the skull is gone, warned of where it is not."""
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+
+from bundle.errors import ScanError, WeightsError
+from bundle.sample import HEAD_MM, synthetic_head
+from bundle.training.synthetic_heads import SyntheticHeads, label_maps
+from bundle.transforms.brain import BrainMaskd, normalise
+from bundle.transforms.head import head_mask
+from tests.conftest import ROOT, data_folder
+
+
+@pytest.fixture(scope="module")
+def find():
+    return BrainMaskd("image", ROOT / "models" / "brain_mask.pt", precision="float32")
+
+
+def metatensor(volume, affine):
+    return MetaTensor(torch.from_numpy(np.asarray(volume, np.float32))[None], affine=torch.as_tensor(affine))
+
+
+def inside(shape, spacing):
+    """What lies within the skull of `synthetic_head`, without its folds and noise."""
+    x, y, z = (np.arange(n) * s for n, s in zip(shape, spacing, strict=True))
+    x, y, z = np.meshgrid(x - x.mean(), y - y.mean(), z - 0.32 * z.max(), indexing="ij")
+    return np.sqrt((x / HEAD_MM[0]) ** 2 + (y / HEAD_MM[1]) ** 2 + (z / HEAD_MM[2]) ** 2) < 0.86
+
+
+def dice(a, b):
+    return 2 * (a & b).sum() / (a.sum() + b.sum())
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 5.0), (2.0, 2.0, 2.0), (1.5, 1.5, 8.0)])
+def test_found_in_thick_and_thin_slices(find, spacing):
+    shape = tuple(round(e / s) for e, s in zip((190, 220, 130), spacing, strict=True))
+    scan, _, affine = synthetic_head(shape, spacing, lesion_mm=0, seed=3)
+    mask = find({"image": metatensor(scan, affine)})["brain"]
+    assert mask.shape == (1, *shape)
+    assert set(mask.unique().tolist()) == {0.0, 1.0}
+    np.testing.assert_allclose(mask.affine, affine)
+    assert dice(mask[0].numpy() > 0, inside(shape, spacing)) > 0.85, "though no real head is so round"
+
+
+def test_a_mask_of_the_users_own_is_kept(find, head):
+    scan, lesion, affine = head
+    item = find({"image": metatensor(scan, affine), "brain": metatensor(lesion, affine)})
+    assert np.array_equal(item["brain"][0].numpy() > 0, lesion > 0)
+    with pytest.raises(ScanError, match="empty brain mask"):
+        find({"image": metatensor(scan, affine), "brain": metatensor(0 * lesion, affine)})
+    for moved in (metatensor(lesion[1:], affine), metatensor(lesion, affine @ np.diag([1, 1, 1.1, 1]))):
+        with pytest.raises(ScanError, match="not on the grid of its scan"):
+            find({"image": metatensor(scan, affine), "brain": moved})
+
+
+def test_a_stripped_scan_is_its_own_mask(find):
+    spacing = (2.0, 2.0, 2.0)
+    scan, _, affine = synthetic_head((95, 110, 65), spacing, lesion_mm=0, seed=4)
+    stripped = np.where(inside(scan.shape, spacing), scan, 0)
+    mask = find({"image": metatensor(stripped, affine)})["brain"][0].numpy() > 0
+    assert dice(mask, head_mask(stripped.astype(float), spacing)) == 1
+
+
+def test_where_no_brain_is_the_head_is_taken(find, caplog):
+    ball = np.hypot.reduce(np.indices((40, 40, 10)) - np.array([20, 20, 5])[:, None, None, None]) < 4
+    with caplog.at_level(logging.WARNING):
+        item = find({"image": metatensor(100.0 * ball, np.diag([-1.0, -1.0, 5.0, 1.0]))})
+    assert "no brain found" in caplog.text
+    assert dice(item["brain"][0].numpy() > 0, ball) > 0.5
+
+
+def test_weights_that_are_not_its_own(tmp_path):
+    with pytest.raises(WeightsError, match="no such file"):
+        BrainMaskd("image", tmp_path / "absent.pt")
+    with pytest.raises(WeightsError, match="not the weights of this network"):
+        BrainMaskd("image", ROOT / "models" / "model.pt")
+
+
+def test_normalised_without_the_unit(head):
+    scan = head[0].astype(np.float32)
+    np.testing.assert_allclose(normalise(scan), normalise(17 * scan), atol=1e-5)
+    assert not normalise(np.zeros((4, 4, 4))).any()
+
+
+def test_synthetic_heads_repeat_and_differ():
+    paths = label_maps(data_folder("brain_labels"), "validation")
+    assert not set(paths) & set(label_maps(data_folder("brain_labels"), "training"))
+    heads = SyntheticHeads(paths[:1], 2, seed=5)
+    first, again, other = heads[0], heads[0], heads[1]
+    for key in ("image", "label"):
+        assert torch.equal(first[key], again[key])
+        assert not torch.equal(first[key], other[key])
+        assert first[key].shape == (1, 64, 80, 64)
+        assert 0 <= first[key].min() < first[key].max() <= 1 + 1e-5
+
+
+def test_held_out_label_maps(find):
+    heads = SyntheticHeads(label_maps(data_folder("brain_labels"), "validation"), 8, seed=50)
+    grid = np.diag([-3.0, -3.0, 3.0, 1.0])
+    scores = []
+    for item in (heads[number] for number in range(len(heads))):
+        mask = find({"image": metatensor(item["image"][0], grid)})["brain"][0].numpy() > 0
+        scores.append(dice(mask, item["label"][0].numpy() > 0.5))
+    assert np.mean(scores) > 0.85, scores
