@@ -64,9 +64,8 @@ def main() -> None:
 
     heads = SyntheticHeads(label_maps(arguments.label_maps, "validation"), arguments.count, seed=1000)
     grid = lps @ np.diag([GRID_SPACING] * 3 + [1])
-    pairs = [
-        (item["image"][0].numpy(), item["label"][0].numpy() > 0.5) for item in (heads[i] for i in range(len(heads)))
-    ]
+    items = [heads[number] for number in range(len(heads))]
+    pairs = [(item["image"][0].numpy(), item["label"][0].numpy() > 0.5) for item in items]
     tell("Dice, held-out label maps, random contrast", [dice(mask_of(find, i, grid), b) for i, b in pairs])
 
     framed, recognised = [], []

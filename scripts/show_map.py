@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from monai.bundle import ConfigParser
+from monai.transforms import allow_missing_keys_mode
 
 from bundle import bundle_root
 from bundle.cases import stem
@@ -34,7 +35,8 @@ def main() -> None:
     with torch.no_grad():
         slices = item["image"].as_tensor().movedim(-1, 0).to(next(network.parameters()).device)
         restored = network(slices).cpu().movedim(0, -1)
-    back = preprocessing.inverse({"image": item["image"].clone().copy_(restored)})["image"]
+    with allow_missing_keys_mode(preprocessing):
+        back = preprocessing.inverse({"image": item["image"].clone().copy_(restored)})["image"]
 
     name = stem(arguments.scan)
     maps = [

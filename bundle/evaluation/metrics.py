@@ -46,6 +46,11 @@ class Pooled:
         ]
         return cls(np.array([c[0] for c in counts]), np.array([c[1] for c in counts]))
 
+    def curve(self) -> tuple[np.ndarray, np.ndarray]:
+        """Recall and precision of the pooled voxels at every threshold, recall rising."""
+        positive, negative = (np.cumsum(counts.sum(0)[::-1]) for counts in (self.lesion, self.healthy))
+        return positive / max(positive[-1], 1), positive / np.maximum(positive + negative, 1)
+
     def figures(self, weights: np.ndarray | None = None) -> dict[str, float]:
         """AUPRC and best Dice of the pooled voxels; ``weights``: how often each patient counts."""
         weights = np.ones(len(self.lesion)) if weights is None else weights

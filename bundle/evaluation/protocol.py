@@ -22,7 +22,7 @@ from tqdm import tqdm
 from .metrics import Pooled, bootstrap_interval
 from .scores import Prepared, prepare, score_case
 
-__all__ = ["RATES", "SIZES", "MethodScores", "evaluate", "healthy_scores", "run_methods"]
+__all__ = ["RATES", "RAW", "SIZES", "MethodScores", "dice", "evaluate", "healthy_scores", "run_methods"]
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +44,7 @@ class MethodScores:
         slices: (slice score, whether it has lesion), one pair a slice with brain.
         seconds: a scan.
         lesion_ml: volume of the lesion.
+        names: of the cases.
     """
 
     scores: list = field(default_factory=list)
@@ -53,6 +54,7 @@ class MethodScores:
     slices: list = field(default_factory=list)
     seconds: list = field(default_factory=list)
     lesion_ml: list = field(default_factory=list)
+    names: list = field(default_factory=list)
 
     def add(self, case: Prepared, scores: np.ndarray, seconds: float) -> None:
         self.scores.append(scores[case.head].astype(np.float32))
@@ -63,6 +65,11 @@ class MethodScores:
             self.slices.append((np.percentile(scores[..., z][case.brain[..., z]], 99), bool(case.lesion[..., z].any())))
         self.seconds.append(seconds)
         self.lesion_ml.append(float(case.lesion.sum()) * case.voxel_ml)
+        self.names.append(case.name)
+
+    def masked(self) -> list[np.ndarray]:
+        """Scores of the map as it is saved: zero outside the brain."""
+        return [np.where(brain, scores, 0) for scores, brain in zip(self.scores, self.brain, strict=True)]
 
 
 def run_methods(
@@ -99,7 +106,7 @@ def evaluate(kept: MethodScores, thresholds: Mapping[float, float]) -> dict[str,
     Returns:
         figures by name; intervals as pairs.
     """
-    masked = [np.where(b, s, 0) for s, b in zip(kept.scores, kept.brain, strict=True)]
+    masked = kept.masked()
     brain = ([a[b] for a, b in zip(arrays, kept.brain, strict=True)] for arrays in (kept.scores, kept.lesions))
     places = {
         "head": Pooled.of(kept.scores, kept.lesions),
@@ -112,19 +119,20 @@ def evaluate(kept: MethodScores, thresholds: Mapping[float, float]) -> dict[str,
         for key, value in figures.items():
             row[f"{key}_{place}"], row[f"{key}_{place}_interval"] = value, intervals[key]
     for rate, threshold in thresholds.items():
-        dice = np.array([_dice(s >= threshold, m) for s, m in zip(masked, kept.lesions, strict=True)])
-        pooled_dice = _dice(np.concatenate(masked) >= threshold, np.concatenate(kept.lesions))
+        each = np.array([dice(s >= threshold, m) for s, m in zip(masked, kept.lesions, strict=True)])
+        pooled_dice = dice(np.concatenate(masked) >= threshold, np.concatenate(kept.lesions))
         row[f"dice_at_{rate:g}"] = pooled_dice
-        row[f"volume_dice_at_{rate:g}_mean"], row[f"volume_dice_at_{rate:g}_sd"] = dice.mean(), dice.std()
+        row[f"volume_dice_at_{rate:g}_mean"], row[f"volume_dice_at_{rate:g}_sd"] = each.mean(), each.std()
         row[f"reached_rate_{rate:g}"] = float((healthy_scores(kept) >= threshold).mean())
         for size, group in zip(SIZES, np.array_split(np.argsort(kept.lesion_ml), len(SIZES)), strict=True):
-            row[f"volume_dice_at_{rate:g}_{size}"] = dice[group].mean() if len(group) else float("nan")
+            row[f"volume_dice_at_{rate:g}_{size}"] = each[group].mean() if len(group) else float("nan")
     scores, ill = zip(*kept.slices, strict=True)
     row["slice_auroc"] = roc_auc_score(ill, scores) if 0 < sum(ill) < len(ill) else float("nan")
     row["seconds"] = float(np.mean(kept.seconds))
     return row
 
 
-def _dice(found: np.ndarray, lesion: np.ndarray) -> float:
+def dice(found: np.ndarray, lesion: np.ndarray) -> float:
+    """Dice coefficient of two masks; 1 when both are empty."""
     total = int(found.sum()) + int(lesion.sum())
     return 2 * int((found & lesion).sum()) / total if total else 1.0

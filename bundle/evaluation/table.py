@@ -11,8 +11,12 @@ import numpy as np
 import torch
 from monai.inferers import Inferer
 
+from ..report.figures import CasePanel, save_cases, save_curves
 from ..scoring.calibration import Calibration, weights_hash, write_calibration
+from .metrics import Pooled
+from .patients import chosen_cases, patient_rows, write_patients
 from .protocol import RATES, SIZES, evaluate, healthy_scores, run_methods
+from .scores import prepare, score_case
 
 __all__ = ["benchmark", "calibrate"]
 
@@ -64,7 +68,8 @@ def benchmark(
     device: torch.device,
     output_dir: str | Path,
 ) -> dict[str, dict]:
-    """Run the protocol and write ``table.csv`` (every figure) and ``table.md`` (the main ones).
+    """Run the protocol and write ``table.csv`` (every figure), ``table.md`` (the main ones), ``curves.png``
+    (precision and recall), and, for the last of the methods, ``patients.csv`` and ``cases.png``.
 
     Args:
         cases: test cases with labels.
@@ -88,6 +93,17 @@ def benchmark(
     output_dir.mkdir(parents=True, exist_ok=True)
     _write_csv(output_dir / "table.csv", rows)
     (output_dir / "table.md").write_text(_markdown(rows, len(cases), len(healthy_cases)), encoding="utf-8")
+    save_curves(output_dir / "curves.png", {n: Pooled.of(k.masked(), k.lesions).curve() for n, k in kept.items()})
+    last = next(reversed(methods))
+    patients = patient_rows(kept, last, thresholds[RATES[0]])
+    write_patients(output_dir / "patients.csv", patients)
+    calibration = Calibration.fit(healthy_scores(healthy[last]))
+    panels = []
+    for title, name in chosen_cases(patients).items():
+        case = prepare(next(c for c in cases if c["name"] == name), preprocessing)
+        scores = score_case(case, methods[last], network, preprocessing, device).scores
+        panels.append(CasePanel(title, case.intensity, case.lesion, np.where(case.brain, calibration(scores), 0)))
+    save_cases(output_dir / "cases.png", panels)
     return rows
 
 

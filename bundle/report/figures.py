@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-__all__ = ["save_map_picture", "save_panels"]
+__all__ = ["CasePanel", "save_cases", "save_curves", "save_map_picture", "save_panels"]
 
 MAP_TOP = 4.0  # of the colour scale of maps: one healthy voxel in ten thousand
 
@@ -81,4 +82,56 @@ def save_map_picture(
     for axis, title in zip(axes[0], ("scan", "restored", "anomaly map", "mask"), strict=True):
         axis.set_title(title, fontsize=10)
     figure.colorbar(shown, ax=axes[:, 2], location="bottom", shrink=0.9, label="−log10 healthy tail", pad=0.01)
+    _save(figure, path, dpi=90)
+
+
+@dataclass
+class CasePanel:
+    """A case to show: its title, scan, expert mask and calibrated map, each (X, Y, Z), LPS axes."""
+
+    title: str
+    scan: np.ndarray
+    lesion: np.ndarray
+    anomaly: np.ndarray
+
+
+def save_cases(path: str | Path, cases: Sequence[CasePanel]) -> None:
+    """Save cases, a row each: in the slice with most lesion and in the healthy one with most anomaly, scan and map."""
+    figure, axes = _grid(len(cases), 4, 2.2)
+    for row, case in zip(axes, cases, strict=True):
+        area = case.lesion.sum((0, 1))
+        top = np.percentile(case.scan, 99.5)
+        for pair, z in zip((row[:2], row[2:]), (area.argmax(), _worst_healthy(case)), strict=True):
+            for axis in pair:
+                axis.imshow(case.scan[..., z].T, cmap="gray", vmin=0, vmax=top)
+            if area[z]:
+                pair[0].contour(case.lesion[..., z].T, [0.5], colors="cyan", linewidths=0.8)
+            heat = np.ma.masked_less(case.anomaly[..., z].T, 1.0)
+            shown = pair[1].imshow(heat, cmap="inferno", vmin=1, vmax=MAP_TOP)
+        row[0].text(0.03, 0.97, case.title, color="white", fontsize=9, va="top", transform=row[0].transAxes)
+    titles = ("scan, expert's outline", "anomaly map", "tumour-free slice", "anomaly map")
+    for axis, title in zip(axes[0], titles, strict=True):
+        axis.set_title(title, fontsize=10)
+    figure.colorbar(shown, ax=axes[:, 3], location="bottom", shrink=0.9, label="−log10 healthy tail", pad=0.01)
+    _save(figure, path, dpi=90)
+
+
+def _worst_healthy(case: CasePanel) -> int:
+    """The tumour-free slice that the map finds most anomalous."""
+    score = np.where(
+        case.lesion.any((0, 1)), -1, np.sort(case.anomaly.reshape(-1, case.anomaly.shape[2]), 0)[-200:].mean(0)
+    )
+    return int(score.argmax())
+
+
+def save_curves(path: str | Path, curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:
+    """Save precision over recall, a line a method; ``curves``: name → (recall, precision)."""
+    figure = Figure(figsize=(7, 5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axis = figure.subplots()
+    for name, (recall, precision) in curves.items():
+        axis.plot(recall, precision, label=name)
+    axis.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1))
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8, loc="upper right")
     _save(figure, path, dpi=90)
