@@ -2,7 +2,10 @@
 
 No label of a lesion takes part. The anomalies are of another family than those that the denoiser was trained on.
 
-    python scripts/choose_settings.py --dataset_dir DATASET --weights models/model.pt --output docs/settings.csv
+    python scripts/choose_settings.py --dataset_dir DATASET --output_dir docs/evaluation
+
+Writes ``settings.csv``, and ``sweep.png``: the masked chain over noise level L and threshold P, with the P that a given
+share of healthy bits exceeds, so that P follows from healthy data instead of from a hand.
 """
 
 import argparse
@@ -19,71 +22,106 @@ from sklearn.metrics import average_precision_score
 from tqdm import tqdm
 
 from bundle import bundle_root
+from bundle.diffusion.bernoulli import BernoulliScheduler
+from bundle.methods.base import SliceMethod
 from bundle.methods.intensity import Intensity
-from bundle.methods.masked_bernoulli import MaskedBernoulli
+from bundle.methods.likelihood import BitLikelihood
+from bundle.methods.masked_bernoulli import MaskedBernoulli, SliceNoise
 from bundle.methods.reconstruction import Reconstruction
 from bundle.methods.structured_flips import StructuredFlips
 from bundle.networks.weights import load_weights
 from bundle.precision import autocast
+from bundle.report.figures import save_sweep
 
 SMOOTHING = (0.0, 1.0, 2.0)
+LEVELS = (25, 50, 100, 200, 400)
+THRESHOLDS = (0.1, 0.2, 0.3, 0.5)
+RATES = (0.01, 0.001)  # of healthy bits that may exceed P
 
 
-def candidates() -> dict:
-    """Name → method; smoothing is tried on each afterwards."""
-    chains = [(*c, 10, "code") for c in itertools.product((25, 50, 100, 200, 400), (0.1, 0.2, 0.3, 0.5))]
-    chains += [(level, 0.2, steps, "code") for level in (50, 100) for steps in (5, 25)]
-    chains += [(level, threshold, 10, "image") for level, threshold in ((50, 0.2), (100, 0.2), (200, 0.5))]
-    methods = {"intensity": Intensity(), "autoencoder residual": Reconstruction()}
-    for level, threshold, steps, compare in chains:
-        name = f"masked chain L={level} P={threshold} steps={steps} against {compare}"
-        methods[name] = MaskedBernoulli(level, threshold, steps, compare, "absolute")
-    for score, mirrored in itertools.product(("flips", "absolute", "brighter", "both"), (False, True)):
-        methods[f"structured flips {score}{' mirrored' if mirrored else ''}"] = StructuredFlips(score, mirrored)
+def candidates(healthy: dict) -> dict[str, SliceMethod]:
+    """Name → method; smoothing is tried on each afterwards. ``healthy``: (L, rate) → P."""
+    methods: dict[str, SliceMethod] = {
+        "intensity": Intensity(),
+        "autoencoder residual": Reconstruction(),
+        "likelihood of the bits": BitLikelihood(),
+        "masked chain L=200 P=0.5 against image": MaskedBernoulli(200, 0.5, 10, "image", "squared"),
+    }
+    for level, threshold in itertools.product(LEVELS, THRESHOLDS):
+        methods[f"masked chain L={level} P={threshold}"] = MaskedBernoulli(level, threshold, 10, "code", "absolute")
+    for (level, rate), threshold in healthy.items():
+        name = f"masked chain L={level} P={threshold:.3f}, exceeded by {rate:.1%} of healthy bits"
+        methods[name] = MaskedBernoulli(level, threshold, 10, "code", "absolute")
+    for score in ("flips", "absolute", "brighter", "both"):
+        methods[f"structured flips {score}"] = StructuredFlips(score)
+    methods["structured flips both mirrored"] = StructuredFlips("both", mirrored=True)
+    methods["structured flips both shifted"] = StructuredFlips("both", shifts=(0, 2))
     return methods
 
 
 def validation(dataset_dir: str, every: int):
-    """Network, and the anomalous validation slices with their masks, as the training recipe makes them."""
+    """Network, and the validation slices: anomalous, mask, healthy, brain, as the training recipe makes them."""
     parser = ConfigParser()
     parser.read_config(Path(bundle_root()) / "configs" / "train_denoiser.json")
     parser.update({"bundle_root": bundle_root(), "dataset_dir": dataset_dir})
     dataset = parser.get_parsed_content("validate#dataset")
     items = [dataset[i] for i in range(0, len(dataset), every)]
-    return parser.get_parsed_content("network_def"), [
-        torch.stack([i[key] for i in items]) for key in ("anomalous", "mask")
-    ]
+    stacks = [torch.stack([i[key] for i in items]) for key in ("anomalous", "mask", "image", "brain")]
+    return parser.get_parsed_content("network_def"), stacks
+
+
+def in_batches(slices: torch.Tensor, function) -> torch.Tensor:
+    """``function`` of slices and their numbers, 16 at a time."""
+    with torch.no_grad(), autocast(slices.device):
+        batches = zip(slices.split(16), torch.arange(len(slices)).split(16), strict=True)
+        return torch.cat([function(batch, numbers).float() for batch, numbers in batches])
+
+
+def healthy_thresholds(network, healthy: torch.Tensor) -> dict[tuple[int, float], float]:
+    """(L, rate) → the P that this share of the bits of healthy codes, noised to L, exceeds."""
+    scheduler, found = BernoulliScheduler(), {}
+    for level in LEVELS:
+
+        def flips(slices, numbers, level=level):
+            code = SliceMethod.encode(slices, network)
+            noisy = scheduler.add_noise(code, SliceNoise(0, numbers)(code), torch.full((len(code),), level))
+            kept = noisy == code  # bits that the noise flipped should be found: they are not what P is to spare
+            return torch.where(kept, network.flip_probability(noisy, level), torch.nan)
+
+        probability = in_batches(healthy, flips)
+        for rate in RATES:
+            found[level, rate] = float(np.nanquantile(probability.numpy(), 1 - rate))
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dataset_dir", required=True)
     parser.add_argument("--weights", default=str(Path(bundle_root()) / "models" / "model.pt"))
-    parser.add_argument("--output", type=Path, default=Path("settings.csv"))
-    parser.add_argument("--every", type=int, default=2, help="take every n-th slice")
-    parser.add_argument("--only", default="", help="candidates whose name holds this")
+    parser.add_argument("--output_dir", type=Path, default=Path())
+    parser.add_argument("--every", type=int, default=4, help="take every n-th slice")
     arguments = parser.parse_args()
 
     set_determinism(0)
-    network, (slices, masks) = validation(arguments.dataset_dir, arguments.every)
+    network, (slices, masks, healthy, brain) = validation(arguments.dataset_dir, arguments.every)
     load_weights(network, arguments.weights).eval()
-    rows = []
-    for name, method in tqdm([c for c in candidates().items() if arguments.only in c[0]], disable=None):
-        with torch.no_grad(), autocast(slices.device):
-            batches = zip(slices.split(16), torch.arange(len(slices)).split(16), strict=True)
-            scores = torch.cat([method.score(batch, numbers, network).float() for batch, numbers in batches]).numpy()
+    thresholds = healthy_thresholds(network, healthy)
+    inside, wanted = brain.numpy() > 0.5, masks.numpy() > 0
+    rows, best = [], {}
+    for name, method in tqdm(candidates(thresholds).items(), disable=None):
+        scores = in_batches(slices, lambda batch, numbers, method=method: method.score(batch, numbers, network))
         for sigma in SMOOTHING:
-            smooth = ndimage.gaussian_filter(scores, (0, 0, sigma, sigma))
-            inside = slices.numpy() > 0
-            rows.append((name, sigma, average_precision_score(masks.numpy()[inside] > 0, smooth[inside])))
+            smooth = ndimage.gaussian_filter(scores.numpy(), (0, 0, sigma, sigma))
+            rows.append((name, sigma, average_precision_score(wanted[inside], smooth[inside])))
+            best[name] = max(best.get(name, 0), rows[-1][2])
             print(f"{name}, smoothing {sigma}: AUPRC {rows[-1][2]:.4f}", flush=True)
-    with arguments.output.open("w", newline="") as file:
-        csv.writer(file).writerows(
-            [
-                ("method", "smoothing", "AUPRC on synthetic anomalies"),
-                *((a, b, np.round(c, 4)) for a, b, c in sorted(rows, key=lambda r: -r[2])),
-            ]
-        )
+    arguments.output_dir.mkdir(parents=True, exist_ok=True)
+    with (arguments.output_dir / "settings.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("method", "smoothing", "AUPRC on synthetic anomalies, in the brain"))
+        writer.writerows((a, b, np.round(c, 4)) for a, b, c in sorted(rows, key=lambda r: -r[2]))
+    grid = np.array([[best[f"masked chain L={level} P={threshold}"] for threshold in THRESHOLDS] for level in LEVELS])
+    save_sweep(arguments.output_dir / "sweep.png", LEVELS, THRESHOLDS, grid, thresholds)
 
 
 if __name__ == "__main__":

@@ -28,13 +28,18 @@ class SliceMethod(Inferer):
     Args:
         slices_per_pass: slices in one batch; bounds the memory, does not change the map.
         smoothing: sigma of an in-plane Gaussian over the score, voxels of the model's grid; 0 for none.
+        across: sigma of a Gaussian across slices, in slices; 0 for none. Lesions go on from slice to slice, noise does
+            not.
         precision: see `bundle.precision.autocast`.
     """
 
-    def __init__(self, slices_per_pass: int = 8, smoothing: float = 0.0, precision: str = "auto") -> None:
+    def __init__(
+        self, slices_per_pass: int = 8, smoothing: float = 0.0, across: float = 0.0, precision: str = "auto"
+    ) -> None:
         if slices_per_pass < 1:
             raise ValueError(f"slices_per_pass {slices_per_pass} is less than 1")
-        self.slices_per_pass, self.smoothing, self.precision = slices_per_pass, smoothing, precision
+        self.slices_per_pass, self.precision = slices_per_pass, precision
+        self.smoothing, self.across = smoothing, across
 
     @abstractmethod
     def score(self, slices: torch.Tensor, numbers: torch.Tensor, network: AnomalyNetwork) -> torch.Tensor:
@@ -54,6 +59,13 @@ class SliceMethod(Inferer):
         """Bits of slices, always in float32: rounding to bfloat16 would tip bits over, and the map with them."""
         with torch.autocast(slices.device.type, enabled=False):
             return network.encode(slices.float())
+
+    def smoothed(self, scores: torch.Tensor) -> torch.Tensor:
+        """Scores (N, 1, H, W) after the in-plane Gaussian."""
+        if not self.smoothing:
+            return scores
+        smooth = ndimage.gaussian_filter(scores.cpu().numpy(), sigma=(0, 0, self.smoothing, self.smoothing))
+        return torch.from_numpy(smooth).to(scores.device)
 
     def __call__(self, inputs: torch.Tensor, network: AnomalyNetwork, *args, **kwargs) -> torch.Tensor:
         """Map volumes.
@@ -83,9 +95,10 @@ class SliceMethod(Inferer):
                 padded.split(self.slices_per_pass), numbers.split(self.slices_per_pass), strict=True
             ):
                 parts.append(self.score(batch, which, network).float())
-        scores = torch.cat(parts)[..., : slices.shape[2], : slices.shape[3]].movedim(0, -1).cpu().numpy()
-        if self.smoothing:
-            scores = ndimage.gaussian_filter(scores, sigma=(0, self.smoothing, self.smoothing, 0))
+        scores = self.smoothed(torch.cat(parts)[..., : slices.shape[2], : slices.shape[3]])
+        scores = scores.movedim(0, -1).cpu().numpy()
+        if self.across:
+            scores = ndimage.gaussian_filter1d(scores, self.across, axis=-1, mode="nearest")
         # The grid's spacing is not known here; the head's outline does not hang on it.
         head = head_mask(volume.amax(0).cpu().numpy(), (2.0, 2.0, 5.0))
         return torch.from_numpy(np.where(head, scores, 0).astype(np.float32)).to(volume.device)

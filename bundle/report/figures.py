@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-__all__ = ["CasePanel", "save_cases", "save_curves", "save_map_picture", "save_panels"]
+__all__ = ["CasePanel", "save_cases", "save_curves", "save_map_picture", "save_panels", "save_sweep"]
 
 MAP_TOP = 4.0  # of the colour scale of maps: one healthy voxel in ten thousand
 
@@ -134,4 +134,38 @@ def save_curves(path: str | Path, curves: Mapping[str, tuple[np.ndarray, np.ndar
     axis.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1))
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8, loc="upper right")
+    _save(figure, path, dpi=90)
+
+
+def save_sweep(
+    path: str | Path,
+    levels: Sequence[int],
+    thresholds: Sequence[float],
+    grid: np.ndarray,
+    healthy: Mapping[tuple[int, float], float],
+) -> None:
+    """Save what the masked chain reaches over noise level L and threshold P.
+
+    Args:
+        path: PNG to write.
+        levels, thresholds: of the rows and columns of ``grid``.
+        grid: (levels, thresholds) figures of merit.
+        healthy: (L, rate) → the P that this share of healthy bits exceeds; drawn as lines.
+    """
+    figure = Figure(figsize=(6, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axis = figure.subplots()
+    shown = axis.pcolormesh(np.arange(len(thresholds) + 1), np.arange(len(levels) + 1), grid, cmap="viridis")
+    for (row, column), value in np.ndenumerate(grid):
+        axis.text(column + 0.5, row + 0.5, f"{value:.2f}", ha="center", va="center", color="white")
+    for rate, style in zip(sorted({rate for _, rate in healthy}), ("w-", "w--", "w:"), strict=False):
+        place = np.interp([healthy[level, rate] for level in levels], thresholds, np.arange(len(thresholds)) + 0.5)
+        axis.plot(
+            place, np.arange(len(levels)) + 0.5, style, marker="o", label=f"exceeded by {rate:.1%} of healthy bits"
+        )
+    axis.set_xticks(np.arange(len(thresholds)) + 0.5, [f"{t:g}" for t in thresholds])
+    axis.set_yticks(np.arange(len(levels)) + 0.5, [f"{level}" for level in levels])
+    axis.set(xlabel="threshold P", ylabel="noise level L")
+    axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, 1.15), ncols=2, facecolor="gray")
+    figure.colorbar(shown, ax=axis, label="AUPRC on synthetic anomalies")
     _save(figure, path, dpi=90)

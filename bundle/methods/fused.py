@@ -1,0 +1,45 @@
+"""Fusion: the maps of several methods, each in units of its own healthy distribution, averaged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from ..networks.fused_network import FusedNetwork
+from ..scoring.calibration import read_calibration
+from .base import SliceMethod
+
+__all__ = ["Fused"]
+
+
+class Fused(SliceMethod):
+    """Mean of −log10 of the healthy tail probabilities of several methods.
+
+    Every method has its smoothing done before its calibration, here as on its own.
+
+    Args:
+        methods: name in the calibration file → method.
+        calibration: that file.
+        networks: name → name of its part in the `FusedNetwork`; the same name by default.
+        kwargs: of `SliceMethod`.
+    """
+
+    def __init__(
+        self,
+        methods: Mapping[str, SliceMethod],
+        calibration: str | Path,
+        networks: Mapping[str, str] | None = None,
+        **kwargs,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.methods, self.networks = dict(methods), dict(networks or {})
+        self.calibrations = {name: read_calibration(calibration, name) for name in self.methods}
+
+    def score(self, slices: torch.Tensor, numbers: torch.Tensor, network: FusedNetwork) -> torch.Tensor:
+        total = torch.zeros_like(slices[:, :1], dtype=torch.float32)
+        for name, method in self.methods.items():
+            raw = method.smoothed(method.score(slices, numbers, network.parts[self.networks.get(name, name)]).float())
+            total += torch.from_numpy(self.calibrations[name](raw.cpu().numpy())).to(total.device)
+        return total / len(self.methods)
