@@ -16,7 +16,7 @@ from nibabel.spatialimages import HeaderDataError
 from ..errors import ScanError
 from .files import whole_file
 
-__all__ = ["read_scan", "write_map"]
+__all__ = ["read_scan", "scan_from_array", "write_map"]
 
 MIN_VOXELS = 8  # along the two longest axes: less is no picture
 READ_FAILURES = (ImageFileError, HeaderDataError, OSError, EOFError, zlib.error, ValueError)
@@ -52,6 +52,25 @@ def read_scan(path: str | Path | Sequence[str | Path], channels: int = 1, consta
     return MetaTensor(torch.from_numpy(data), affine=affine, meta=meta)
 
 
+def scan_from_array(array: np.ndarray, affine: np.ndarray, name: str = "array") -> MetaTensor:
+    """A scan in memory as `read_scan` would give it, checked alike.
+
+    Args:
+        array: (X, Y, Z).
+        affine: voxel → world (RAS+), 4 x 4, mm.
+        name: stands for the file in messages.
+
+    Raises:
+        ScanError: as `read_scan`.
+    """
+    data = np.array(array, dtype=np.float32)
+    _check_shape(name, data.shape)
+    _check_values(name, data[None], constant=False)
+    affine = _checked_affine(name, affine)
+    meta = {"filename_or_obj": name, "original_affine": affine, "spatial_shape": np.array(data.shape)}
+    return MetaTensor(torch.from_numpy(data[None]), affine=affine, meta=meta)
+
+
 def _read_volume(path: Path, channels: int, constant: bool) -> tuple[np.ndarray, np.ndarray]:
     if not path.is_file():
         raise ScanError(path, "no such file", "Check the path")
@@ -68,20 +87,24 @@ def _read_volume(path: Path, channels: int, constant: bool) -> tuple[np.ndarray,
         raise ScanError(path, f"not readable as NIfTI ({_one_line(error)})", "Export or download it again") from error
     data = np.moveaxis(data.reshape(*shape, -1), -1, 0)
     _check_values(path, data, constant)
-    affine = np.asarray(image.affine, dtype=np.float64)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-6:
+    return np.ascontiguousarray(data), _checked_affine(path, image.affine)
+
+
+def _checked_affine(path: str | Path, affine: np.ndarray) -> np.ndarray:
+    affine = np.asarray(affine, dtype=np.float64)
+    if affine.shape != (4, 4) or not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-6:
         raise ScanError(path, "its affine is singular or not finite", "Mend the header's sform or qform")
-    return np.ascontiguousarray(data), affine
+    return affine
 
 
-def _check_shape(path: Path, shape: tuple[int, ...]) -> None:
+def _check_shape(path: str | Path, shape: tuple[int, ...]) -> None:
     if len(shape) != 3:
         raise ScanError(path, f"{len(shape)}-D (shape {shape}), expected 3-D", "Give one volume a file")
     if min(shape) < 1 or sorted(shape)[1] < MIN_VOXELS:
         raise ScanError(path, f"shape {shape} is too small for a scan", "Check that this is the volume meant")
 
 
-def _check_values(path: Path, data: np.ndarray, constant: bool) -> None:
+def _check_values(path: str | Path, data: np.ndarray, constant: bool) -> None:
     bad = data.size - int(np.isfinite(data).sum())
     if bad:
         raise ScanError(path, f"{bad} voxels are NaN or infinite", "Replace them, knowing what they stand for")

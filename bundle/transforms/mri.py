@@ -78,6 +78,8 @@ class LoadScand(MapTransform):
         for key in self.key_iterator(d):
             if self.contrast and isinstance(d[key], (str, Path)) and key not in self.label_keys:
                 self._check_contrast(Path(d[key]))
+            if isinstance(d[key], MetaTensor):
+                continue  # in memory already
             d[key] = read_scan(d[key], 1 if key in self.label_keys else self.channels, key in self.label_keys)
         return d
 

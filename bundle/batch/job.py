@@ -1,0 +1,70 @@
+"""The main job of a config, loaded once and asked many times: a scan in, its map, mask, brain and findings out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from monai.bundle import ConfigParser
+
+from .. import bundle_root
+
+__all__ = ["Job"]
+
+WRITERS = "bundle.batch.save."  # transforms that write files; a job leaves that to who asks it
+
+
+class Job:
+    """What ``python -m monai.bundle run --config_file configs/inference.json`` does to one scan, without files.
+
+    Args:
+        config_files: as for ``--config_file``; later ones override earlier ones.
+        settings: ids of the config and their values, as on the command line.
+
+    Raises:
+        WeightsError: when weights or calibration are missing or do not belong together.
+    """
+
+    def __init__(self, config_files: Sequence[str | Path] = (), **settings) -> None:
+        self.config = ConfigParser()
+        files = list(config_files) or [Path(bundle_root()) / "configs" / "inference.json"]
+        self.config.read_config([str(path) for path in files])
+        self.config.update({"bundle_root": bundle_root(), **settings})
+        transforms = self.config["postprocessing"]["transforms"]
+        self.config["postprocessing"]["transforms"] = [t for t in transforms if not _writes(t)]
+        self.network = self.config.get_parsed_content("network").eval()
+        self.device = torch.device(self.config.get_parsed_content("device"))
+        self.preprocessing = self.config.get_parsed_content("preprocessing")
+        self.inferer = self.config.get_parsed_content("inferer")
+        self.postprocessing = self.config.get_parsed_content("postprocessing")
+
+    def __call__(self, case: Mapping[str, object]) -> dict:
+        """Map one scan.
+
+        Args:
+            case: ``image``, a path or a tensor from `bundle.io.nifti.scan_from_array`; ``brain``, a mask, if there is
+                one.
+
+        Returns:
+            the case with ``pred`` (calibrated map), ``mask`` and ``brain``, each (1, X, Y, Z) on the scan's own grid,
+            and ``findings``.
+        """
+        return self.finish(self.infer(self.prepare(case)))
+
+    def prepare(self, case: Mapping[str, object]) -> dict:
+        """Read and bring to the model's grid: work of the CPU and the disk."""
+        return self.preprocessing(dict(case))
+
+    def infer(self, item: dict) -> dict:
+        """Score: work of the device."""
+        with torch.no_grad():
+            return {**item, "pred": self.inferer(item["image"][None].to(self.device), self.network)[0].cpu()}
+
+    def finish(self, item: dict) -> dict:
+        """Back to the scan's own grid, calibrated, with mask and findings: work of the CPU."""
+        return self.postprocessing(item)
+
+
+def _writes(transform: object) -> bool:
+    return isinstance(transform, Mapping) and str(transform.get("_target_", "")).startswith(WRITERS)

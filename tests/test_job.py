@@ -1,0 +1,66 @@
+"""The job in memory: the same map as the main job writes, and `bundle.predict` in one call."""
+
+import numpy as np
+import pytest
+
+import bundle
+from bundle.batch.job import Job
+from bundle.errors import ScanError, WeightsError
+from bundle.io.nifti import scan_from_array, write_map
+from tests.test_mri import reoriented
+
+
+@pytest.fixture(scope="module")
+def job():
+    return Job(precision="float32")
+
+
+def test_a_file_and_an_array_get_the_same(job, head, tmp_path):
+    scan, lesion, affine = head
+    write_map(tmp_path / "s.nii.gz", scan, affine, np.int16)
+    from_file, from_array = job({"image": str(tmp_path / "s.nii.gz")}), job({"image": scan_from_array(scan, affine)})
+    for key in ("pred", "mask", "brain"):
+        assert tuple(from_file[key].shape) == (1, *scan.shape)
+        np.testing.assert_array_equal(from_file[key].numpy(), from_array[key].numpy())
+    assert from_file["findings"]["findings"] == from_array["findings"]["findings"]
+    assert not list(tmp_path.glob("*anomaly*")), "a job writes nothing"
+    inside = from_file["brain"][0].numpy() > 0
+    assert not from_file["pred"][0].numpy()[~inside].any()
+
+
+def test_predict(head):
+    scan, lesion, affine = head
+    mapped = bundle.predict(scan, affine, precision="float32")
+    assert mapped.shape == scan.shape
+    assert mapped.dtype == np.float32
+    assert mapped[lesion > 0].mean() > 1 + mapped[lesion == 0].mean()
+    turned, its_affine = reoriented(scan, affine, "RAS")
+    again = bundle.predict(turned, spacing=tuple(np.abs(np.diag(its_affine)[:3])), precision="float32")
+    back = reoriented(again, its_affine, "LPS")[0]
+    np.testing.assert_allclose(back, mapped, atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("array", "affine", "reason"),
+    [
+        (np.zeros((20, 20, 5)), np.eye(4), "every voxel is 0"),
+        (np.full((20, 20, 5), np.nan), np.eye(4), "NaN"),
+        (np.ones((20, 20)), np.eye(4), "2-D"),
+        (np.arange(2000.0).reshape(20, 20, 5), np.zeros((4, 4)), "singular"),
+        (np.arange(2000.0).reshape(20, 20, 5), np.eye(3), "singular"),
+    ],
+)
+def test_what_is_no_scan_is_named(array, affine, reason):
+    with pytest.raises(ScanError, match=reason):
+        bundle.predict(array, affine)
+
+
+def test_weights_that_are_missing(tmp_path):
+    with pytest.raises(Exception) as caught:
+        Job(weights=str(tmp_path / "absent.pt"))
+    causes = []
+    error = caught.value
+    while error is not None:
+        causes.append(type(error))
+        error = error.__cause__
+    assert WeightsError in causes
