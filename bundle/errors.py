@@ -51,4 +51,4 @@ class WeightsError(FlipmapError):
 
 
 #: What a batch run returns to the shell.
-EXIT_CODES = {"all good": 0, "some case failed": 1, "nothing to do": 3}
+EXIT_CODES = {"all good": 0, "some case failed": 1, "usage": 2, "nothing to do": 3, "interrupted": 130}

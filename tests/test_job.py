@@ -16,7 +16,7 @@ def job():
 
 
 def test_a_file_and_an_array_get_the_same(job, head, tmp_path):
-    scan, lesion, affine = head
+    scan, _, affine = head
     write_map(tmp_path / "s.nii.gz", scan, affine, np.int16)
     from_file, from_array = job({"image": str(tmp_path / "s.nii.gz")}), job({"image": scan_from_array(scan, affine)})
     for key in ("pred", "mask", "brain"):

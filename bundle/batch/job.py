@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from monai.bundle import ConfigParser
 
-from .. import bundle_root
+from .. import __version__, bundle_root
 
 __all__ = ["Job"]
 
+SETTINGS = ("method", "suffix", "threshold", "smoothing_mm", "min_finding_ml", "precision")
+FILES = ("weights", "brain_weights", "calibration")
+#: Ids of the config that say where and how, not what.
+BESIDE_THE_POINT = {
+    *("imports", "bundle_root", "dataset_dir", "output_dir", "brain_masks", "device", "num_workers"),
+    *("dataset", "dataloader", "handlers", "evaluator", "initialize", "run"),
+    *FILES,
+}
 WRITERS = "bundle.batch.save."  # transforms that write files; a job leaves that to who asks it
 
 
 class Job:
     """What ``python -m monai.bundle run --config_file configs/inference.json`` does to one scan, without files.
+
+    Its three steps may run in different threads at once, each on another scan.
 
     Args:
         config_files: as for ``--config_file``; later ones override earlier ones.
@@ -38,6 +51,23 @@ class Job:
         self.preprocessing = self.config.get_parsed_content("preprocessing")
         self.inferer = self.config.get_parsed_content("inferer")
         self.postprocessing = self.config.get_parsed_content("postprocessing")
+        # MONAI's Invertd lets keys be missing in the preprocessing while it inverts it, which disturbs no preprocessing
+        # at that time, but would disturb another Invertd.
+        self._finishing = threading.Lock()
+
+    @property
+    def settings(self) -> dict:
+        """What the map hangs on and a user can set, plain values."""
+        return {key: self.config.get_parsed_content(key) for key in SETTINGS}
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of everything but the scan that the outputs hang on: config, weights, calibration, version."""
+        raw = {key: value for key, value in self.config.get().items() if key not in BESIDE_THE_POINT}
+        digest = hashlib.sha256(json.dumps([raw, str(self.device), __version__], sort_keys=True, default=str).encode())
+        for key in FILES:
+            digest.update(Path(self.config.get_parsed_content(key)).read_bytes())
+        return digest.hexdigest()
 
     def __call__(self, case: Mapping[str, object]) -> dict:
         """Map one scan.
@@ -63,7 +93,8 @@ class Job:
 
     def finish(self, item: dict) -> dict:
         """Back to the scan's own grid, calibrated, with mask and findings: work of the CPU."""
-        return self.postprocessing(item)
+        with self._finishing:
+            return self.postprocessing(item)
 
 
 def _writes(transform: object) -> bool:

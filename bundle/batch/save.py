@@ -16,7 +16,7 @@ from ..errors import ScanError
 from ..io.files import whole_file
 from ..io.nifti import write_map
 
-__all__ = ["SaveFindingsd", "SaveMapsd"]
+__all__ = ["SaveFindingsd", "SaveMapsd", "write_json"]
 
 logger = logging.getLogger(__name__)
 
@@ -84,11 +84,19 @@ class SaveFindingsd(MapTransform):
         d = dict(data)
         name = _name(d, self.source_key)
         for key in self.key_iterator(d):
-            text = json.dumps({"scan": name, **d[key]}, indent=1, ensure_ascii=False)
-            with whole_file(self.output_dir / f"{name}_{self.suffix}.json") as temporary:
-                temporary.write_text(text + "\n", encoding="utf-8")
+            write_json(self.output_dir / f"{name}_{self.suffix}.json", {"scan": name, **d[key]})
         return d
 
 
 def _name(data: Mapping[Hashable, object], source_key: str) -> str:
     return data.get("name") or stem(data[source_key].meta["filename_or_obj"])
+
+
+def write_json(path: Path, content: Mapping) -> None:
+    """A JSON file, whole or not at all.
+
+    Raises:
+        OutputError: when it cannot be written.
+    """
+    with whole_file(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

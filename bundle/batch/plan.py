@@ -1,0 +1,98 @@
+"""What a batch will do before it does anything: a line a case, and which of them are done already."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from ..cases import is_bids_root, stem
+
+__all__ = ["OUTPUTS", "SIDECAR", "PlannedCase", "is_done", "plan_cases", "sha256_of"]
+
+#: What a case gets: key of the result → ending of its file, BIDS derivatives all, and type on disk.
+OUTPUTS: dict[str, tuple[str, str]] = {
+    "pred": ("desc-anomaly_map.nii.gz", "float32"),
+    "mask": ("desc-anomaly_mask.nii.gz", "uint8"),
+    "brain": ("desc-brain_mask.nii.gz", "uint8"),
+    "findings": ("desc-anomaly_findings.json", "json"),
+}
+#: Written last: where it is, and fits, the case is done.
+SIDECAR = "desc-anomaly_map.json"
+
+
+@dataclass(frozen=True)
+class PlannedCase:
+    """A case of a batch.
+
+    Attributes:
+        name: unique in the batch.
+        inputs: ``image``, and ``brain`` where there is a mask: paths.
+        stem: of every output, relative to the output folder.
+        root: input folder, so that provenance can name files without where they lie.
+    """
+
+    name: str
+    inputs: Mapping[str, str]
+    stem: Path
+    root: Path = field(default=Path(), compare=False)
+
+    def path(self, output: Path, ending: str) -> Path:
+        """A file of this case in the output folder."""
+        return output / self.stem.parent / f"{self.stem.name}_{ending}"
+
+    @cached_property
+    def input_hashes(self) -> dict[str, str]:
+        """SHA-256 of every input."""
+        return {key: sha256_of(path) for key, path in self.inputs.items()}
+
+
+def plan_cases(cases: Sequence[Mapping], root: str | Path, suffix: str = "FLAIR") -> list[PlannedCase]:
+    """Where the outputs of cases go: as BIDS derivatives for a BIDS root, by their names otherwise.
+
+    Args:
+        cases: from `bundle.cases.find_scans`.
+        root: that they were found in.
+        suffix: of the contrast, which the outputs do not carry.
+    """
+    root = Path(root).expanduser()
+    bids = root.is_dir() and is_bids_root(root)
+    planned = []
+    for case in cases:
+        image = Path(case["image"])
+        name = stem(image).removesuffix(f"_{suffix}") if bids else case["name"]
+        folder = image.parent.relative_to(root) if bids else Path()
+        inputs = {key: str(case[key]) for key in ("image", "brain") if key in case}
+        planned.append(PlannedCase(case["name"], inputs, folder / name, root if root.is_dir() else root.parent))
+    return planned
+
+
+def is_done(case: PlannedCase, output: Path, fingerprint: str) -> bool:
+    """Whether outputs are complete, and inputs and config those that made them."""
+    try:
+        said = json.loads(case.path(output, SIDECAR).read_text(encoding="utf-8"))
+        if said["fingerprint"] != fingerprint or said["inputs_sha256"] != case.input_hashes:
+            return False
+        return all(sha256_of(output / name) == known for name, known in said["outputs_sha256"].items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False  # missing, cut short or of another version: done again
+
+
+def sha256_of(path: str | Path) -> str:
+    """SHA-256 of a file, read in pieces.
+
+    Raises:
+        OSError: when it cannot be read.
+    """
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
+
+
+def _digest(file) -> str:
+    digest = hashlib.sha256()
+    while piece := file.read(1 << 20):
+        digest.update(piece)
+    return digest.hexdigest()

@@ -1,0 +1,118 @@
+"""What a batch leaves behind beside the maps: provenance a case, a table of all."""
+
+from __future__ import annotations
+
+import csv
+import json
+import platform
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from .. import __version__
+from ..io.files import whole_file
+from .plan import OUTPUTS, SIDECAR, PlannedCase, sha256_of
+from .save import write_json
+
+__all__ = ["Record", "read_record", "versions", "write_description", "write_sidecar", "write_table"]
+
+PACKAGES = ("torch", "monai", "numpy", "nibabel", "scipy")
+
+
+@dataclass(frozen=True)
+class Record:
+    """One row of the batch table.
+
+    Attributes:
+        name: of the case.
+        status: ``done``, ``done before``, or ``failed``.
+        case_score: see `bundle.scoring.findings.case_score`.
+        findings: how many.
+        largest_ml: volume of the largest.
+        seconds: from reading to writing.
+        reason: why it failed.
+        remedy: the way out.
+    """
+
+    name: str
+    status: str
+    case_score: float | None = None
+    findings: int | None = None
+    largest_ml: float | None = None
+    seconds: float | None = None
+    reason: str = ""
+    remedy: str = ""
+
+    @classmethod
+    def of(cls, name: str, status: str, findings: dict, seconds: float) -> Record:
+        """The row of a case from its findings."""
+        volumes = [finding["volume_ml"] for finding in findings["findings"]]
+        return cls(name, status, findings["case_score"], len(volumes), max(volumes, default=0.0), round(seconds, 2))
+
+
+def versions() -> dict[str, str]:
+    """Versions of what makes the map."""
+    found = {"flipmap": __version__, "python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "unknown"
+    return found
+
+
+def write_sidecar(case: PlannedCase, output: Path, fingerprint: str, settings: dict, seconds: float) -> None:
+    """Provenance of a case; its being there says that the case is complete.
+
+    Names are relative to the input and output folders: where they lie says something about people.
+
+    Raises:
+        OutputError: when it cannot be written.
+    """
+    outputs = [case.path(output, ending) for ending, _ in OUTPUTS.values()]
+    said = {
+        "Description": "Anomaly map: -log10 of the healthy tail probability, 0 outside the brain",
+        "Sources": [_relative(path, case.root) for path in case.inputs.values()],
+        "inputs_sha256": case.input_hashes,
+        "outputs_sha256": {path.relative_to(output).as_posix(): sha256_of(path) for path in outputs},
+        "fingerprint": fingerprint,
+        "settings": settings,
+        "versions": versions(),
+        "seconds": round(seconds, 2),
+    }
+    write_json(case.path(output, SIDECAR), said)
+
+
+def read_record(case: PlannedCase, output: Path) -> Record:
+    """The row of a case that was done before."""
+    findings = json.loads(case.path(output, OUTPUTS["findings"][0]).read_text(encoding="utf-8"))
+    seconds = json.loads(case.path(output, SIDECAR).read_text(encoding="utf-8"))["seconds"]
+    return Record.of(case.name, "done before", findings, seconds)
+
+
+def write_table(path: Path, records: Iterable[Record]) -> None:
+    """CSV, a row a case, the highest case score first and the failures last."""
+    rows = sorted(records, key=lambda r: (r.case_score is None, -(r.case_score or 0), r.name))
+    with whole_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(Record)])
+        writer.writeheader()
+        writer.writerows(asdict(row) for row in rows)
+
+
+def write_description(output: Path) -> None:
+    """``dataset_description.json`` of a BIDS derivative."""
+    said = {
+        "Name": "flipmap anomaly maps",
+        "BIDSVersion": "1.9.0",
+        "DatasetType": "derivative",
+        "GeneratedBy": [{"Name": "flipmap", "Version": __version__}],
+    }
+    write_json(output / "dataset_description.json", said)
+
+
+def _relative(path: str, root: Path) -> str:
+    try:
+        return Path(path).relative_to(root).as_posix()
+    except ValueError:
+        return Path(path).name

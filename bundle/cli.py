@@ -1,0 +1,172 @@
+"""``flipmap``: the command for people who run it every night. The engine is the bundle's own."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from . import __version__
+from .errors import EXIT_CODES, DatasetError, FlipmapError
+
+__all__ = ["main"]
+
+logger = logging.getLogger("flipmap")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.command(options)
+    except DatasetError as error:
+        print(f"flipmap: {error}", file=sys.stderr)
+        return EXIT_CODES["nothing to do"]
+    except FlipmapError as error:
+        print(f"flipmap: {error}", file=sys.stderr)
+        return EXIT_CODES["usage"]
+    except KeyboardInterrupt:
+        print("flipmap: interrupted; the same command goes on from here", file=sys.stderr)
+        return EXIT_CODES["interrupted"]
+
+
+def entry() -> None:
+    """For the installed command: threads that are stuck do not keep the process."""
+    code = main()
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _parser() -> argparse.ArgumentParser:
+    codes = ", ".join(f"{code} {meaning}" for meaning, code in sorted(EXIT_CODES.items(), key=lambda i: i[1]))
+    parser = argparse.ArgumentParser(prog="flipmap", description=__doc__.splitlines()[0], epilog=f"exit codes: {codes}")
+    parser.add_argument("--version", action="version", version=f"flipmap {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    run = commands.add_parser("run", help="map every scan of a folder", epilog=f"exit codes: {codes}")
+    run.set_defaults(command=_run)
+    run.add_argument("input", type=Path, help="NIfTI file, folder of them at any depth, or BIDS root")
+    run.add_argument("output", type=Path, help="folder of the results; a run that was cut short goes on")
+    run.add_argument(
+        "--config", action="append", default=[], help="config file over configs/inference.json; repeatable"
+    )
+    run.add_argument(
+        "--set", action="append", default=[], metavar="ID=VALUE", help="a setting of the config; repeatable"
+    )
+    run.add_argument("--suffix", default="FLAIR", help="contrast to take from a BIDS root (default FLAIR)")
+    run.add_argument("--brain-masks", type=Path, help="folder of masks of your own, <name>_brain_mask.nii.gz")
+    run.add_argument("--overwrite", action="store_true", help="do again what is done")
+    run.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
+    run.add_argument("--jobs", type=_positive, default=2, help="scans read and written while another is computed")
+    run.add_argument("--timeout", type=float, help="seconds that one scan may take")
+    run.add_argument("-v", "--verbose", action="store_true", help="say more")
+    run.add_argument("-q", "--quiet", action="store_true", help="say failures only")
+    return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return value
+
+
+def _run(options: argparse.Namespace) -> int:
+    from .batch.plan import is_done, plan_cases
+    from .cases import find_scans, with_brain_masks
+
+    cases = find_scans(options.input, options.suffix)
+    if options.brain_masks:
+        cases = with_brain_masks(cases, options.brain_masks)
+    plan = plan_cases(cases, options.input, options.suffix)
+    job = _job(options)
+    if options.dry_run:
+        for case in plan:
+            done = not options.overwrite and is_done(case, options.output, job.fingerprint)
+            print(f"{case.name}: {'done before' if done else 'to do'} ({case.inputs['image']})")
+        return EXIT_CODES["all good"]
+    return _run_plan(plan, job, options)
+
+
+def _job(options: argparse.Namespace):
+    """The job of the config files and settings given; a setting is read as JSON where it is any."""
+    import json
+
+    from . import bundle_root
+    from .batch.job import Job
+
+    settings: dict[str, object] = {"suffix": options.suffix}
+    for text in options.set:
+        key, separator, value = text.partition("=")
+        if not separator:
+            raise FlipmapError(f"--set {text}", "there is no = in it", "Write --set threshold=3")
+        try:
+            settings[key] = json.loads(value)
+        except ValueError:
+            settings[key] = value
+    return Job([Path(bundle_root()) / "configs" / "inference.json", *options.config], **settings)
+
+
+def _run_plan(plan, job, options: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from .batch.run import TABLE, run_batch
+
+    started = time.strftime("%Y%m%dT%H%M%S")
+    with _logging(options, options.output / "logs" / f"{started}_{os.getpid()}.log"):
+        bar = tqdm(total=len(plan), unit="scan", disable=True if options.quiet else None)
+
+        def told(record) -> None:
+            bar.update()
+            if record.status == "failed":
+                logger.error("%s: FAILED %s. %s", record.name, record.reason, record.remedy)
+            else:
+                logger.info("%s: %s, case score %s", record.name, record.status, record.case_score)
+
+        with bar:
+            records = run_batch(plan, job, options.output, options.jobs, options.overwrite, options.timeout, told)
+        failed = sum(record.status == "failed" for record in records)
+        logger.info("%d of %d done, %d failed: %s", len(records) - failed, len(plan), failed, options.output / TABLE)
+    return EXIT_CODES["some case failed" if failed else "all good"]
+
+
+class _logging:
+    """Lines to the terminal, and all of them to a file of the run."""
+
+    def __init__(self, options: argparse.Namespace, path: Path) -> None:
+        level = logging.DEBUG if options.verbose else logging.ERROR if options.quiet else logging.INFO
+        self.terminal, self.path = logging.StreamHandler(), path
+        self.terminal.setLevel(level)
+        self.loggers = [logging.getLogger("flipmap"), logging.getLogger("bundle")]
+
+    def __enter__(self) -> _logging:
+        from .errors import OutputError
+
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.file = logging.FileHandler(self.path, encoding="utf-8")
+        except OSError as error:
+            raise OutputError(self.path, f"cannot be written ({error.strerror})", "Allow writing there") from error
+        self.file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        for log in self.loggers:
+            log.setLevel(logging.DEBUG)
+            log.propagate = False
+            for handler in (self.terminal, self.file):
+                log.addHandler(handler)
+        return self
+
+    def __exit__(self, *_) -> None:
+        for log in self.loggers:
+            log.propagate = True
+            for handler in (self.terminal, self.file):
+                log.removeHandler(handler)
+        self.file.close()
+
+
+if __name__ == "__main__":
+    entry()

@@ -1,0 +1,224 @@
+"""``flipmap run``: nothing lost, nothing half written, the rest goes on, and a second run does what is left."""
+
+import csv
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from bundle.batch.lock import locked
+from bundle.batch.plan import OUTPUTS, SIDECAR, is_done, plan_cases, sha256_of
+from bundle.batch.run import run_batch, run_case
+from bundle.cases import find_scans
+from bundle.cli import main
+from bundle.errors import OutputError, ScanError
+from bundle.io.nifti import write_map
+from tests.conftest import ROOT
+from tests.test_nifti import BROKEN
+
+ENDINGS = [ending for ending, _ in OUTPUTS.values()] + [SIDECAR]
+
+
+class QuickJob:
+    """A job without a network: the map is the scan, so that the conduct of the batch is what is tested."""
+
+    settings, fingerprint = {"method": "quick"}, "f"
+
+    def __init__(self, seconds=0.0):
+        self.seconds = seconds
+
+    def prepare(self, case):
+        from bundle.io.nifti import read_scan
+
+        time.sleep(self.seconds)
+        return {"name": case["name"], "image": read_scan(case["image"])}
+
+    def infer(self, item):
+        return item
+
+    def finish(self, item):
+        findings = {"case_score": float(item["image"].max()), "findings": [{"volume_ml": 1.0}]}
+        return {**item, "pred": item["image"], "mask": item["image"] > 9, "brain": item["image"] > 1} | {
+            "findings": findings
+        }
+
+
+@pytest.fixture
+def scans(tmp_path):
+    rng = np.random.RandomState(0)
+    for number in range(6):
+        write_map(tmp_path / "in" / f"s{number}.nii.gz", rng.rand(12, 14, 5) * 10 + number, np.diag([2, 2, 4, 1]))
+    return tmp_path / "in"
+
+
+def plan(folder):
+    return plan_cases(find_scans(folder), folder)
+
+
+def files(folder):
+    """Every result with its content; what holds times is left out."""
+    return {
+        path.relative_to(folder).as_posix(): sha256_of(path)
+        for path in folder.rglob("*")
+        if path.is_file() and path.name not in (".flipmap.lock", "batch.csv") and path.suffix != ".log"
+        and not path.name.endswith(SIDECAR)
+    }  # fmt: skip
+
+
+def rows(output):
+    with (output / "batch.csv").open() as file:
+        return {row["name"]: row for row in csv.DictReader(file)}
+
+
+def test_good_and_broken(scans, tmp_path):
+    for kind in set(BROKEN) - {"absent"}:
+        BROKEN[kind][0](scans / f"broken {kind}.nii.gz")
+    output = tmp_path / "out"
+    records = run_batch(plan(scans), QuickJob(), output)
+    said = rows(output)
+    assert len(said) == len(records) == 6 + len(BROKEN) - 1
+    for name, row in said.items():
+        if name.startswith("s"):
+            assert row["status"] == "done"
+            assert all((output / f"{name}_{ending}").is_file() for ending in ENDINGS)
+        else:
+            assert row["status"] == "failed"
+            assert name in row["reason"]
+            assert row["remedy"]
+    assert next(iter(said)) == "s5", "the highest case score first"
+    assert json.loads((output / "dataset_description.json").read_text())["DatasetType"] == "derivative"
+    provenance = json.loads((output / f"s3_{SIDECAR}").read_text())
+    assert provenance["inputs_sha256"]["image"] == sha256_of(scans / "s3.nii.gz")
+    assert provenance["Sources"] == ["s3.nii.gz"]
+    assert str(tmp_path) not in json.dumps(provenance), "where the files lie says something about people"
+    assert {"flipmap", "torch", "monai"} <= set(provenance["versions"])
+
+
+def test_a_second_run_does_what_is_left(scans, tmp_path):
+    output = tmp_path / "out"
+    run_batch(plan(scans), QuickJob(), output)
+    before = {path: path.stat().st_mtime_ns for path in output.rglob("s*.nii.gz")}
+
+    (output / f"s1_{SIDECAR}").unlink()
+    (output / "s2_desc-anomaly_map.nii.gz").write_bytes(b"cut short")
+    write_map(scans / "s3.nii.gz", np.full((12, 14, 5), 3) + np.eye(14)[:12, :, None], np.diag([2, 2, 4, 1]))
+    records = {r.name: r.status for r in run_batch(plan(scans), QuickJob(), output)}
+    assert [records[f"s{n}"] for n in range(6)] == ["done before", "done", "done", "done", "done before", "done before"]
+    after = {path: path.stat().st_mtime_ns for path in output.rglob("s*.nii.gz")}
+    same = {path.name[:2] for path in before if before[path] == after[path]}
+    assert same == {"s0", "s4", "s5"}
+
+    other = QuickJob()
+    other.fingerprint = "another config"
+    assert {r.status for r in run_batch(plan(scans), other, output)} == {"done"}
+    assert {r.status for r in run_batch(plan(scans), other, output, overwrite=True)} == {"done"}
+    assert {r.status for r in run_batch(plan(scans), other, output)} == {"done before"}
+
+
+def test_a_stuck_case_is_given_up(scans, tmp_path):
+    class Stuck(QuickJob):
+        def prepare(self, case):
+            if case["name"] == "s2":
+                time.sleep(4)
+            return super().prepare(case)
+
+    started = time.perf_counter()
+    records = {r.name: r for r in run_batch(plan(scans), Stuck(), tmp_path / "out", timeout=0.7)}
+    assert time.perf_counter() - started < 3.5
+    assert records["s2"].status == "failed"
+    assert "took longer than 0.7 s" in records["s2"].reason
+    assert [r.status for n, r in records.items() if n != "s2"] == ["done"] * 5
+    with pytest.raises(ScanError, match="took longer"):
+        run_case(QuickJob(0.1), plan(scans)[0], tmp_path / "other", timeout=0.05)
+
+
+def test_two_runs_do_not_fight(scans, tmp_path):
+    with locked(tmp_path / "out"), pytest.raises(OutputError, match=f"another run .process {os.getpid()}"):
+        run_batch(plan(scans), QuickJob(), tmp_path / "out")
+    assert len(run_batch(plan(scans), QuickJob(), tmp_path / "out")) == 6, "the lock went with its holder"
+
+
+def test_what_a_killed_run_left_is_cleared(scans, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".unfinished_abc.nii.gz").write_bytes(b"half")
+    run_batch(plan(scans), QuickJob(), tmp_path / "out")
+    assert not list((tmp_path / "out").glob(".unfinished*"))
+
+
+def test_names_of_bids_derivatives(bids_folder, tmp_path):
+    planned = plan(bids_folder)
+    assert planned[0].path(tmp_path, SIDECAR) == tmp_path / "sub-00" / "anat" / "sub-00_desc-anomaly_map.json"
+    assert not is_done(planned[0], tmp_path, "f")
+
+
+SLOW = f"""
+import sys
+sys.path[:0] = [{str(ROOT)!r}]
+from tests.test_batch import QuickJob, plan
+from bundle.batch.run import run_batch
+from pathlib import Path
+print("go", flush=True)
+run_batch(plan(Path(sys.argv[1])), QuickJob(0.02), Path(sys.argv[2]))
+"""
+
+
+def test_killed_and_started_again_it_ends_the_same(scans, tmp_path):
+    """SIGKILL at random moments; then once to the end: the same bytes as an undisturbed run."""
+    whole, output = tmp_path / "whole", tmp_path / "out"
+    run_batch(plan(scans), QuickJob(), whole)
+    moments = random.Random(0)
+    for _ in range(4):
+        process = subprocess.Popen([sys.executable, "-c", SLOW, scans, output], stdout=subprocess.PIPE)
+        process.stdout.readline()
+        time.sleep(moments.uniform(0, 0.25))
+        process.send_signal(signal.SIGKILL)
+        process.wait(30)
+        process.stdout.close()
+        for path in output.rglob("s*.nii.gz"):
+            assert nib.load(path).get_fdata().shape == (12, 14, 5), "whole, or not there"
+    run_batch(plan(scans), QuickJob(), output)
+    assert files(output) == files(whole)
+
+
+def test_the_command(tmp_path, head, capsys):
+    scan, _, affine = head
+    write_map(tmp_path / "in" / "a.nii.gz", scan, affine, np.int16)
+    write_map(tmp_path / "in" / "b.nii.gz", np.ones((20, 20, 5)), affine)
+    arguments = ["run", str(tmp_path / "in"), str(tmp_path / "out"), "--set", "precision=float32"]
+
+    assert main([*arguments, "--dry-run"]) == 0
+    assert "a: to do" in capsys.readouterr().out
+    assert not (tmp_path / "out").exists()
+    assert main([*arguments, "-q"]) == 1
+    error = capsys.readouterr().err
+    assert "b.nii.gz: every voxel is 1" in error
+    assert "\na:" not in error
+    assert len(list((tmp_path / "out" / "logs").iterdir())) == 1
+    (tmp_path / "in" / "b.nii.gz").unlink()
+    assert main(arguments) == 0
+    assert rows(tmp_path / "out")["a"]["status"] == "done before"
+
+    mapped = nib.load(tmp_path / "out" / "a_desc-anomaly_map.nii.gz")
+    assert mapped.shape == scan.shape
+    np.testing.assert_allclose(mapped.affine, affine, atol=1e-5)
+
+
+def test_usage_and_nothing_to_do(tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    assert main(["run", str(tmp_path / "empty"), str(tmp_path / "out")]) == 3
+    assert "no .nii" in capsys.readouterr().err
+    shutil.copy(ROOT / "setup.cfg", tmp_path / "file")
+    write_map(tmp_path / "in" / "a.nii.gz", np.eye(20)[..., None].repeat(5, 2), np.eye(4))
+    assert main(["run", str(tmp_path / "in"), str(tmp_path / "file")]) == 2
+    assert main(["run", str(tmp_path / "in"), str(tmp_path / "out"), "--set", "threshold"]) == 2
+    with pytest.raises(SystemExit) as caught:
+        main(["walk"])
+    assert caught.value.code == 2
