@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--scans", type=Path, required=True)
     parser.add_argument("--count", type=int, default=20)
     arguments = parser.parse_args()
-    find = BrainMaskd("image", Path(bundle_root()) / "models" / "brain_mask.pt")
+    find = BrainMaskd("image", Path(bundle_root()) / "models" / "parts" / "brain_mask.pt")
     lps = np.diag([-1.0, -1.0, 1.0, 1.0])
 
     heads = SyntheticHeads(label_maps(arguments.label_maps, "validation"), arguments.count, seed=1000)

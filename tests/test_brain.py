@@ -17,7 +17,7 @@ from tests.conftest import ROOT, data_folder
 
 @pytest.fixture(scope="module")
 def find():
-    return BrainMaskd("image", ROOT / "models" / "brain_mask.pt", precision="float32")
+    return BrainMaskd("image", ROOT / "models" / "parts" / "brain_mask.pt", precision="float32")
 
 
 def metatensor(volume, affine):
