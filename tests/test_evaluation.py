@@ -71,7 +71,7 @@ def test_calibration_keeps_its_promise(bids_folder, preprocessing, network, tmp_
     weights, path = tmp_path / "model.pt", tmp_path / "calibration.json"
     torch.save(network.state_dict(), weights)
     cases = lesion_cases(bids_folder)
-    calibrate(cases, {"oracle": Oracle(smoothing=0.5)}, network, preprocessing, CPU, path, weights)
+    calibrate(cases, {"oracle": Oracle(smoothing=0.5)}, network, preprocessing, CPU, path, [weights])
     table = read_calibration(path, "oracle")
     assert table.settings["smoothing"] == 0.5
     kept = run_methods(cases, {"oracle": Oracle(smoothing=0.5)}, network, preprocessing, CPU)["oracle"]

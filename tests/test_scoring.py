@@ -44,13 +44,13 @@ def test_calibration_file(tmp_path):
     again = read_calibration(path, "one")
     np.testing.assert_allclose(again(HEALTHY[:1000]), calibration(HEALTHY[:1000]), atol=1e-3)
     assert again.voxels == len(HEALTHY)
-    applied = Calibrated("pred", path, "two", weights)({"pred": torch.full((1, 2, 2, 2), 0.9)})["pred"]
+    applied = Calibrated("pred", path, "two", [weights])({"pred": torch.full((1, 2, 2, 2), 0.9)})["pred"]
     assert float(applied[0, 0, 0, 0]) == pytest.approx(float(calibration(np.array(0.9))), abs=1e-3)
     with pytest.raises(WeightsError, match="no entry 'three', only one, two"):
         read_calibration(path, "three")
     weights.write_bytes(b"other weights")
     with pytest.raises(WeightsError, match="is not for"):
-        Calibrated("pred", path, "two", weights)
+        Calibrated("pred", path, "two", [weights])
     with pytest.raises(WeightsError, match="no calibration"):
         read_calibration(tmp_path / "absent.json", "one")
 

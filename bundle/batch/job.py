@@ -16,12 +16,11 @@ from .. import __version__, bundle_root
 __all__ = ["Job"]
 
 SETTINGS = ("method", "suffix", "threshold", "smoothing_mm", "min_finding_ml", "precision")
-FILES = ("weights", "brain_weights", "calibration")
 #: Ids of the config that say where and how, not what.
 BESIDE_THE_POINT = {
     *("imports", "bundle_root", "dataset_dir", "output_dir", "brain_masks", "device", "num_workers"),
     *("dataset", "dataloader", "handlers", "evaluator", "initialize", "run"),
-    *FILES,
+    *("weights", "brain_weights", "calibrated_weights", "calibration"),
 }
 WRITERS = "bundle.batch.save."  # transforms that write files; a job leaves that to who asks it
 
@@ -65,8 +64,9 @@ class Job:
         """Hash of everything but the scan that the outputs hang on: config, weights, calibration, version."""
         raw = {key: value for key, value in self.config.get().items() if key not in BESIDE_THE_POINT}
         digest = hashlib.sha256(json.dumps([raw, str(self.device), __version__], sort_keys=True, default=str).encode())
-        for key in FILES:
-            digest.update(Path(self.config.get_parsed_content(key)).read_bytes())
+        weights, calibration = (self.config.get_parsed_content(key) for key in ("calibrated_weights", "calibration"))
+        for path in (*weights, calibration):
+            digest.update(Path(path).read_bytes())
         return digest.hexdigest()
 
     def __call__(self, case: Mapping[str, object]) -> dict:

@@ -48,13 +48,13 @@ def calibrate(
     preprocessing: Callable,
     device: torch.device,
     path: str | Path,
-    weights: str | Path,
+    weights: Sequence[str | Path],
 ) -> None:
     """Fit the calibration of every method on the healthy slices of ``cases`` and write it to ``path``."""
     kept = run_methods(cases, methods, network, preprocessing, device)
     for name, method in methods.items():
         settings = {k: v for k, v in vars(method).items() if isinstance(v, (str, int, float, bool))}
-        calibration = Calibration.fit(healthy_scores(kept[name]), weights_hash(weights), settings)
+        calibration = Calibration.fit(healthy_scores(kept[name]), weights_hash(*weights), settings)
         write_calibration(path, name, calibration)
         logger.info("%s calibrated on %d healthy voxels → %s", name, calibration.voxels, path)
 

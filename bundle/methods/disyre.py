@@ -2,7 +2,7 @@
 
 Naval Marimont et al., "DISYRE: Diffusion-Inspired SYnthetic REstoration for Unsupervised Anomaly Detection",
 arXiv 2311.15453; ensembled form: "Ensembled Cold-Diffusion Restorations", arXiv 2407.06635. P(x, t) is
-`bundle.networks.restoration_network.RestorationNetwork`, t in 0 … T the severity.
+`bundle.networks.slice_unet.SliceUNet`, t in 0 … T the severity.
 
     step-wise (v1):   x_T = x;  for t = T, T − s, … s:   x_{t−s} = x_t + s/t · (P(x_t, t) − x_t);   a = |x − x_0|
     ensembled (v2):   a = mean over severities t of |x − P(x, t)|
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import torch
 
-from ..networks.restoration_network import RestorationNetwork
+from ..networks.slice_unet import SliceUNet
 from ..scoring.differences import difference
 from .base import SliceMethod
 
@@ -47,13 +47,13 @@ class Disyre(SliceMethod):
         self.severities, self.stepwise = tuple(severities), stepwise
         self.difference = difference(score_with)
 
-    def score(self, slices: torch.Tensor, numbers: torch.Tensor, network: RestorationNetwork) -> torch.Tensor:
+    def score(self, slices: torch.Tensor, numbers: torch.Tensor, network: SliceUNet) -> torch.Tensor:
         slices = slices.float()
         if self.stepwise:
             return self.difference(slices, self.restore_stepwise(slices, network))
         return torch.stack([self.difference(slices, _restored(slices, t, network)) for t in self.severities]).mean(0)
 
-    def restore_stepwise(self, slices: torch.Tensor, network: RestorationNetwork) -> torch.Tensor:
+    def restore_stepwise(self, slices: torch.Tensor, network: SliceUNet) -> torch.Tensor:
         """x_0 of the step-wise form, (N, C, H, W)."""
         steps = sorted(self.severities, reverse=True)
         current = slices
@@ -62,5 +62,5 @@ class Disyre(SliceMethod):
         return current
 
 
-def _restored(slices: torch.Tensor, severity: int, network: RestorationNetwork) -> torch.Tensor:
+def _restored(slices: torch.Tensor, severity: int, network: SliceUNet) -> torch.Tensor:
     return network(slices, torch.full((len(slices),), severity, device=slices.device)).float()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -73,14 +73,15 @@ class Calibrated(MapTransform):
         keys: keys of raw maps (1, X, Y, Z).
         path: the calibration file.
         method: name of its entry.
-        weights: weights file to check the entry against; None skips the check.
+        weights: weights files to check the entry against; none skips the check.
     """
 
-    def __init__(self, keys: KeysCollection, path: str | Path, method: str, weights: str | Path | None = None) -> None:
+    def __init__(self, keys: KeysCollection, path: str | Path, method: str, weights: Sequence[str | Path] = ()) -> None:
         super().__init__(keys)
         self.calibration = read_calibration(path, method)
-        if weights is not None and weights_hash(weights) != self.calibration.weights:
-            raise WeightsError(path, f"its entry {method!r} is not for {weights}", "Calibrate anew: docs/training.md")
+        if weights and weights_hash(*weights) != self.calibration.weights:
+            files = ", ".join(map(str, weights))
+            raise WeightsError(path, f"its entry {method!r} is not for {files}", "Calibrate anew: docs/training.md")
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict:
         d = dict(data)
@@ -90,16 +91,19 @@ class Calibrated(MapTransform):
         return d
 
 
-def weights_hash(path: str | Path) -> str:
-    """SHA-256 of a weights file, first 16 digits.
+def weights_hash(*paths: str | Path) -> str:
+    """SHA-256 of weights files one after the other, first 16 digits.
 
     Raises:
-        WeightsError: when it cannot be read.
+        WeightsError: when one cannot be read.
     """
-    try:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
-    except OSError as error:
-        raise WeightsError(path, f"cannot be read ({error.strerror})", "Give the path of the weights") from error
+    digest = hashlib.sha256()
+    for path in paths:
+        try:
+            digest.update(Path(path).read_bytes())
+        except OSError as error:
+            raise WeightsError(path, f"cannot be read ({error.strerror})", "Give the path of the weights") from error
+    return digest.hexdigest()[:16]
 
 
 def read_calibration(path: str | Path, method: str) -> Calibration:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from monai.inferers import Inferer
+from monai.inferers import DiffusionInferer, Inferer
+from monai.networks.schedulers import Scheduler
 from torch import nn
 
 from ..diffusion.bernoulli import BernoulliScheduler
@@ -18,6 +19,7 @@ __all__ = [
     "AutocastInferer",
     "FlipLoss",
     "FlipTraining",
+    "GaussianTraining",
     "RestorationTraining",
     "SliceScore",
     "prepare_reconstruction",
@@ -86,6 +88,23 @@ class FlipTraining(Inferer):
             code[:count] = self.scheduler.add_noise(clean[:count], torch.rand_like(clean[:count]), timesteps[:count])
             logits = network(code, timesteps)
         return logits.float(), (code - clean).abs()
+
+
+class GaussianTraining(DiffusionInferer):
+    """One training step of the Gaussian prior of MDPS under autocast: MONAI's DiffusionInferer on images in [−1, 1].
+
+    Args:
+        scheduler: MONAI's DDPMScheduler.
+        precision: see `bundle.precision.autocast`.
+    """
+
+    def __init__(self, scheduler: Scheduler, precision: str = "auto") -> None:
+        super().__init__(scheduler)
+        self.precision = precision
+
+    def __call__(self, inputs: torch.Tensor, network: nn.Module, **kwargs) -> torch.Tensor:
+        with autocast(inputs.device, self.precision):
+            return super().__call__(2 * inputs - 1, network, **kwargs).float()
 
 
 class FlipLoss(nn.Module):

@@ -1,0 +1,157 @@
+"""DISYRE, MDPS and the fusion: identities at the ends, reproducible, the observation pulls, the mask holds."""
+
+import numpy as np
+import pytest
+import torch
+from monai.networks.schedulers import DDIMScheduler
+from torch import nn
+
+from bundle.methods.disyre import Disyre
+from bundle.methods.fused import Fused
+from bundle.methods.intensity import Intensity
+from bundle.methods.likelihood import BitLikelihood
+from bundle.methods.mdps import Mdps, SliceGaussian, feature_distance, guided_noise, posterior_sample
+from bundle.methods.structured_flips import StructuredFlips
+from bundle.networks.fused_network import FusedNetwork, load_parts
+from bundle.networks.slice_unet import SliceUNet
+from bundle.scoring.calibration import Calibration, write_calibration
+
+SMALL = {"channels": (8, 16), "attention": (False, True), "num_head_channels": 8}
+
+
+class Darkens(nn.Module):
+    """P(x, t) = x · (1 − t/200): a restoration that is known."""
+
+    multiple = 4
+
+    def forward(self, x, timesteps):
+        return x * (1 - timesteps.view(-1, 1, 1, 1) / 200)
+
+
+@pytest.fixture
+def parts(network):
+    torch.manual_seed(1)
+    prior = SliceUNet(residual=False, **SMALL)
+    for parameter in prior.parameters():
+        if not parameter.any():
+            nn.init.normal_(parameter, std=0.2)
+    return FusedNetwork({"flips": network, "prior": prior}).eval()
+
+
+@pytest.fixture
+def slices():
+    image = torch.rand(3, 1, 40, 48, generator=torch.Generator().manual_seed(0))
+    return image * (torch.arange(48) > 8)
+
+
+def test_an_untrained_restoration_changes_nothing(slices):
+    restored = SliceUNet(**SMALL)(slices, torch.tensor([1, 50, 100]))
+    torch.testing.assert_close(restored, slices)
+    assert SliceUNet(**SMALL).multiple == 4
+
+
+def test_disyre_by_hand(slices):
+    ensembled = Disyre(severities=(20, 60)).score(slices, torch.arange(3), Darkens())
+    torch.testing.assert_close(ensembled, slices * (0.1 + 0.3) / 2)
+    # Steps 100 → 50 → 0: half of the way to x/2, then all of the way to 3/4 of that.
+    stepwise = Disyre(severities=(50, 100), stepwise=True).restore_stepwise(slices, Darkens())
+    torch.testing.assert_close(stepwise, slices * 0.75 * 0.75)
+
+
+@pytest.mark.parametrize("severities", [(), (0,), (50, 101)])
+def test_severities_out_of_range(severities):
+    with pytest.raises(ValueError, match="from 1 to 100"):
+        Disyre(severities=severities)
+
+
+def test_guidance_reduces_the_distance_to_the_observation(slices, parts):
+    """The data term falls with the weight, and each image has its own gradient."""
+    scheduler = DDIMScheduler(num_train_timesteps=1000)
+    bar = float(scheduler.alphas_cumprod[200])
+    observed, ones = 2 * slices - 1, torch.ones_like(slices)
+    sample = bar**0.5 * observed + (1 - bar) ** 0.5 * torch.randn(
+        slices.shape, generator=torch.Generator().manual_seed(2)
+    )
+
+    def epsilon(x):
+        return parts.parts["prior"](x, torch.full((len(x),), 200))
+
+    def data_term(noise):
+        return ((sample - (1 - bar) ** 0.5 * noise) / bar**0.5 - observed).flatten(1).norm(dim=1)
+
+    terms = [data_term(guided_noise(sample, observed, ones, bar, epsilon, w)) for w in (0.0, 0.5, 2.0)]
+    assert (terms[1] < terms[0]).all()
+    assert (terms[2] < terms[1]).all()
+    together = guided_noise(sample, observed, ones, bar, epsilon, 1.0)
+    alone = guided_noise(sample[:1], observed[:1], ones[:1], bar, epsilon, 1.0)
+    torch.testing.assert_close(together[:1], alone, rtol=1e-3, atol=1e-4)
+
+
+def test_what_is_healthy_stays_as_observed(slices, parts):
+    observed = 2 * slices - 1
+    healthy = torch.ones_like(slices)
+    healthy[..., 10:20, 20:30] = 0
+    scheduler, noise = DDIMScheduler(num_train_timesteps=1000), SliceGaussian(0, torch.arange(3))
+
+    def epsilon(x, t):
+        return parts.parts["prior"](x, torch.full((len(x),), t))
+
+    restored = posterior_sample(observed, healthy, scheduler, [60, 40, 20], epsilon, 0.5, noise, keep=True)
+    assert torch.equal(restored[healthy > 0], observed[healthy > 0])
+    assert not torch.allclose(restored[healthy == 0], observed[healthy == 0])
+
+
+def test_feature_distance(slices, network):
+    autoencoder = network.autoencoder
+    same = feature_distance(autoencoder, slices, slices)
+    torch.testing.assert_close(same, torch.zeros_like(same), atol=1e-5, rtol=0)
+    changed = slices.clone()
+    changed[:, :, 10:20, 20:30] = 1
+    distance = feature_distance(autoencoder, slices, changed)
+    assert distance.shape == slices.shape
+    assert distance[..., 10:20, 20:30].mean() > 2 * distance[..., 30:, 40:].mean()
+
+
+@pytest.mark.parametrize(
+    "method",
+    [Mdps(noise_level=40, stride=20, precision="float32"), BitLikelihood((50,), precision="float32")],
+    ids=["mdps", "likelihood"],
+)
+def test_maps_repeat_and_do_not_hang_on_the_batch(method, slices, parts):
+    network = parts if isinstance(method, Mdps) else parts.parts["flips"]
+    volume = slices.movedim(0, -1)[None]
+    first = method(volume, network)
+    assert first.shape == volume.shape
+    assert torch.isfinite(first).all()
+    assert first.max() > 0
+    assert torch.equal(first, method(volume, network))
+    method.slices_per_pass = 1
+    torch.testing.assert_close(first, method(volume, network), rtol=2e-2, atol=2e-3)
+
+
+@pytest.mark.parametrize("wrong", [{"noise_level": 0}, {"noise_level": 1000}, {"stride": 0}, {"samples": 0}])
+def test_mdps_refuses(wrong):
+    with pytest.raises(ValueError, match="noise_level"):
+        Mdps(**wrong)
+
+
+@torch.no_grad()
+def test_fusion_is_the_mean_of_calibrated_maps(tmp_path, slices, parts):
+    path = tmp_path / "calibration.json"
+    methods = {"flips": StructuredFlips("flips", precision="float32"), "intensity": Intensity(smoothing=1.0)}
+    raw, numbers = {}, torch.arange(3)
+    for name, method in methods.items():
+        raw[name] = method.smoothed(method.score(slices, numbers, parts.parts["flips"])).numpy()
+        write_calibration(path, name, Calibration.fit(raw[name]))
+    fused = Fused(methods, path, {"intensity": "flips"}, precision="float32").score(slices, numbers, parts).numpy()
+    values = [Calibration.fit(raw[name])(raw[name]) for name in methods]
+    np.testing.assert_allclose(fused, np.mean(values, axis=0), atol=1e-3)
+
+
+def test_parts_are_loaded_each_from_its_file(tmp_path, parts):
+    torch.save(parts.parts["prior"].state_dict(), tmp_path / "prior.pt")
+    fresh = FusedNetwork({"prior": SliceUNet(residual=False, **SMALL)})
+    load_parts(fresh, {"prior": tmp_path / "prior.pt"})
+    for one, other in zip(fresh.parts["prior"].parameters(), parts.parts["prior"].parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert parts.multiple == 8
