@@ -13,6 +13,7 @@ from bundle.cases import LAYOUTS
 from bundle.io.nifti import write_map
 from bundle.sample import synthetic_head
 from bundle.training.slices import SliceDataset
+from bundle.transforms.brain import BrainMaskd
 from tests.conftest import ROOT
 
 SMALL = {
@@ -35,11 +36,24 @@ SMALL = {
 }
 
 
-def run(tmp_path, recipe, dataset_dir, launcher=(sys.executable, "-m"), extra=(), **overrides):
+#: Of the recipes whose network works on images.
+SMALL_UNET = {
+    **{key: value for key, value in SMALL.items() if not key.startswith("validate")},
+    "network_def": {
+        "_target_": "bundle.networks.slice_unet.SliceUNet",
+        "channels": [8, 16],
+        "attention": [False, True],
+        "num_head_channels": 8,
+        "residual": True,
+    },
+}
+
+
+def run(tmp_path, recipe, dataset_dir, launcher=(sys.executable, "-m"), extra=(), base=SMALL, **overrides):
     split, small = tmp_path / "split.json", tmp_path / "small.json"
     subjects = sorted({case["subject"] for case in LAYOUTS[overrides.get("layout", "bids_lesion")](dataset_dir)})
     split.write_text(json.dumps({"subjects": {"training": subjects[:4], "validation": subjects[4:5]}}))
-    small.write_text(json.dumps({**SMALL, **overrides}))
+    small.write_text(json.dumps({**base, **overrides}))
     files = [
         str(ROOT / "configs" / f"train_{recipe}.json"),
         *(str(ROOT / "configs" / name) for name in extra),
@@ -47,12 +61,14 @@ def run(tmp_path, recipe, dataset_dir, launcher=(sys.executable, "-m"), extra=()
     ]
     arguments = ["--config_file", str(files), "--bundle_root", str(ROOT), "--dataset_dir", str(dataset_dir)]
     arguments += ["--split", str(split)]
-    arguments += [
-        "--output_dir",
-        str(tmp_path / recipe),
-        "--autoencoder_weights",
-        str(tmp_path / "autoencoder/weights.pt"),
-    ]
+    arguments += ["--output_dir", str(tmp_path / recipe)]
+    if base is SMALL:
+        arguments += ["--autoencoder_weights", str(tmp_path / "autoencoder/weights.pt")]
+    return finished(launcher, arguments, tmp_path)
+
+
+def finished(launcher, arguments, tmp_path):
+    """Output of a run that must end well."""
     done = subprocess.run(
         [*launcher, "monai.bundle", "run", *arguments],
         cwd=tmp_path,
@@ -86,6 +102,32 @@ def test_autoencoder_then_denoiser_then_resume(tmp_path, bids_folder, autoencode
     assert "Restored all variables" in log
     assert "epoch 1 until 2 epochs" in log
     assert len(list((tmp_path / "denoiser").glob("checkpoint_epoch=*.pt"))) == 2
+
+
+@pytest.mark.parametrize(("recipe", "metric"), [("disyre", "val_auprc"), ("mdps", "val_mse")])
+def test_recipes_of_the_other_methods(tmp_path, bids_folder, recipe, metric):
+    log = run(tmp_path, recipe, bids_folder, base=SMALL_UNET)
+    assert metric in log
+    state = torch.load(tmp_path / recipe / "weights.pt", weights_only=True)
+    assert all(name.startswith("unet.") for name in state)
+
+
+def test_recipe_of_the_brain_mask(tmp_path):
+    """From label maps that look like nothing in particular: the last two by name validate."""
+    x, y, z = np.ogrid[-1:1:60j, -1:1:70j, -1:1:50j]
+    radius = np.sqrt(x**2 + y**2 + z**2)
+    labels = np.select([radius < 0.4, radius < 0.6, radius < 0.65, radius < 0.8], [2, 3, 24, 507], 0)
+    for number in range(3):
+        write_map(tmp_path / "maps" / f"{number}.nii.gz", np.roll(labels, number, 0), np.eye(4), np.int16)
+    small = {"max_epochs": 1, "batch_size": 1, "train#dataset#length": 2, "validate#dataset#length": 1}
+    small |= {f"{part}#dataset#size": [32, 32, 32] for part in ("train", "validate")}
+    small |= {"train#handlers#2#interval": 1}
+    (tmp_path / "small.json").write_text(json.dumps(small))
+    files = [str(ROOT / "configs" / "train_brain_mask.json"), str(tmp_path / "small.json")]
+    arguments = ["--config_file", str(files), "--bundle_root", str(ROOT)]
+    arguments += ["--dataset_dir", str(tmp_path / "maps"), "--output_dir", str(tmp_path / "out")]
+    assert "val_dice" in finished((sys.executable, "-m"), arguments, tmp_path)
+    BrainMaskd("image", tmp_path / "out" / "weights.pt")
 
 
 def test_several_processes(tmp_path, bids_folder):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from .metrics import Pooled
 from .protocol import RAW, MethodScores, dice
 
-__all__ = ["chosen_cases", "patient_rows", "write_patients"]
+__all__ = ["chosen_cases", "group_rows", "patient_rows", "write_rows"]
 
 
 def patient_rows(kept: Mapping[str, MethodScores], method: str, threshold: float) -> list[dict]:
@@ -46,6 +46,17 @@ def patient_rows(kept: Mapping[str, MethodScores], method: str, threshold: float
     return sorted(rows, key=lambda row: -row["auprc"])
 
 
+def group_rows(kept: MethodScores, group_of: Callable[[str], str]) -> list[dict]:
+    """Figures of each group of patients (a hospital, say), pooled; of the map as it is saved."""
+    masked, rows = kept.masked(), []
+    names = [group_of(name) for name in kept.names]
+    for group in sorted(set(names)):
+        members = [number for number, name in enumerate(names) if name == group]
+        pooled = Pooled.of([masked[n] for n in members], [kept.lesions[n] for n in members])
+        rows.append({"group": group, "patients": len(members), **pooled.figures()})
+    return rows
+
+
 def chosen_cases(rows: Sequence[Mapping]) -> dict[str, str]:
     """What a case stands for → its name: best, median and worst by average precision, and the darkest lesion."""
     named = {"best": rows[0], "median": rows[len(rows) // 2], "worst": rows[-1]}
@@ -53,8 +64,8 @@ def chosen_cases(rows: Sequence[Mapping]) -> dict[str, str]:
     return {title: row["name"] for title, row in named.items()}
 
 
-def write_patients(path: Path, rows: Sequence[Mapping]) -> None:
-    """CSV, one line a patient."""
+def write_rows(path: Path, rows: Sequence[Mapping]) -> None:
+    """CSV, one line a dictionary; all have the same keys."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(rows[0])

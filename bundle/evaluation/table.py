@@ -14,7 +14,7 @@ from monai.inferers import Inferer
 from ..report.figures import CasePanel, save_cases, save_curves
 from ..scoring.calibration import Calibration, weights_hash, write_calibration
 from .metrics import Pooled
-from .patients import chosen_cases, patient_rows, write_patients
+from .patients import chosen_cases, group_rows, patient_rows, write_rows
 from .protocol import RATES, SIZES, evaluate, healthy_scores, run_methods
 from .scores import prepare, score_case
 
@@ -67,6 +67,7 @@ def benchmark(
     preprocessing: Callable,
     device: torch.device,
     output_dir: str | Path,
+    group_of: Callable[[str], str] | None = None,
 ) -> dict[str, dict]:
     """Run the protocol and write ``table.csv`` (every figure), ``table.md`` (the main ones), ``curves.png``
     (precision and recall), and, for the last of the methods, ``patients.csv`` and ``cases.png``.
@@ -77,6 +78,7 @@ def benchmark(
         methods: name → inferer.
         network, preprocessing, device: as in the main job.
         output_dir: folder of the tables.
+        group_of: name of a case → its hospital; adds ``groups.csv`` with the last method's figures of each.
 
     Returns:
         row name → figures.
@@ -96,7 +98,9 @@ def benchmark(
     save_curves(output_dir / "curves.png", {n: Pooled.of(k.masked(), k.lesions).curve() for n, k in kept.items()})
     last = next(reversed(methods))
     patients = patient_rows(kept, last, thresholds[RATES[0]])
-    write_patients(output_dir / "patients.csv", patients)
+    write_rows(output_dir / "patients.csv", patients)
+    if group_of:
+        write_rows(output_dir / "groups.csv", group_rows(kept[last], group_of))
     calibration = Calibration.fit(healthy_scores(healthy[last]))
     panels = []
     for title, name in chosen_cases(patients).items():

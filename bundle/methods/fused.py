@@ -1,4 +1,4 @@
-"""Fusion: the maps of several methods, each in units of its own healthy distribution, averaged."""
+"""Several methods at once: one of them on its part of a fused network, or all of them averaged."""
 
 from __future__ import annotations
 
@@ -6,12 +6,28 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from monai.inferers import Inferer
 
 from ..networks.fused_network import FusedNetwork
 from ..scoring.calibration import read_calibration
 from .base import SliceMethod
 
-__all__ = ["Fused"]
+__all__ = ["Fused", "Part"]
+
+
+class Part(Inferer):
+    """A method on its part of a `FusedNetwork`, so that methods with different networks can be asked in one run.
+
+    Args:
+        method: the method.
+        part: name of the network that it is for.
+    """
+
+    def __init__(self, method: SliceMethod, part: str) -> None:
+        self.method, self.part = method, part
+
+    def __call__(self, inputs: torch.Tensor, network: FusedNetwork, *args, **kwargs) -> torch.Tensor:
+        return self.method(inputs, network.parts[self.part], *args, **kwargs)
 
 
 class Fused(SliceMethod):
