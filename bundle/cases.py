@@ -34,7 +34,14 @@ logger = logging.getLogger(__name__)
 
 NIFTI_ENDINGS = (".nii.gz", ".nii")
 #: What this project writes itself; such files are results, never input.
-OUTPUT_SUFFIXES = ("_anomaly", "_anomaly_mask", "_brain_mask")
+OUTPUT_SUFFIXES = (
+    "_anomaly",
+    "_anomaly_mask",
+    "_brain_mask",
+    "_desc-anomaly_map",
+    "_desc-anomaly_mask",
+    "_desc-brain_mask",
+)
 BRAIN_MASK = "brain_mask"
 #: The four contrasts of BraTS in the paper's channel order, by the file endings of 2018–2021 and of 2023 and later.
 BRATS_CONTRASTS = (("_t1", "-t1n"), ("_t1ce", "-t1c"), ("_t2", "-t2w"), ("_flair", "-t2f"))

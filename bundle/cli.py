@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from . import __version__
-from .errors import EXIT_CODES, DatasetError, FlipmapError
+from .errors import EXIT_CODES, DatasetError, FlipmapError, cause_of
 
 __all__ = ["main"]
 
 logger = logging.getLogger("flipmap")
+
+FLAIR = "flair|dark.?fluid|tirm"  # what descriptions of FLAIR series hold, at most vendors
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     run = commands.add_parser("run", help="map every scan of a folder", epilog=f"exit codes: {codes}")
     run.set_defaults(command=_run)
-    run.add_argument("input", type=Path, help="NIfTI file, folder of them at any depth, or BIDS root")
+    run.add_argument("input", type=Path, help="NIfTI file, folder of NIfTI and DICOM at any depth, or BIDS root")
     run.add_argument("output", type=Path, help="folder of the results; a run that was cut short goes on")
     run.add_argument(
         "--config", action="append", default=[], help="config file over configs/inference.json; repeatable"
@@ -59,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
         "--set", action="append", default=[], metavar="ID=VALUE", help="a setting of the config; repeatable"
     )
     run.add_argument("--suffix", default="FLAIR", help="contrast to take from a BIDS root (default FLAIR)")
+    run.add_argument("--series", default=FLAIR, help="regular expression for DICOM series (default %(default)s)")
     run.add_argument("--brain-masks", type=Path, help="folder of masks of your own, <name>_brain_mask.nii.gz")
     run.add_argument("--overwrite", action="store_true", help="do again what is done")
     run.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
@@ -77,20 +80,44 @@ def _positive(text: str) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from .batch.plan import is_done, plan_cases
-    from .cases import find_scans, with_brain_masks
+    from .batch.plan import is_done
 
-    cases = find_scans(options.input, options.suffix)
-    if options.brain_masks:
-        cases = with_brain_masks(cases, options.brain_masks)
-    plan = plan_cases(cases, options.input, options.suffix)
+    plan, passed = _plan(options)
     job = _job(options)
     if options.dry_run:
         for case in plan:
             done = not options.overwrite and is_done(case, options.output, job.fingerprint)
-            print(f"{case.name}: {'done before' if done else 'to do'} ({case.inputs['image']})")
+            print(f"{case.name}: {'done before' if done else 'to do'} ({case.where})")
+        for name, why in passed.items():
+            print(f"{name}: passed over, {why}")
         return EXIT_CODES["all good"]
-    return _run_plan(plan, job, options)
+    return _run_plan(plan, passed, job, options)
+
+
+def _plan(options: argparse.Namespace) -> tuple[list, dict[str, str]]:
+    """NIfTI scans and DICOM series of the input, and what is passed over of the latter."""
+    from .batch.plan import plan_cases, plan_series
+    from .cases import find_scans, with_brain_masks
+
+    plan, passed, nothing = [], {}, None
+    try:
+        cases = find_scans(options.input, options.suffix)
+        if options.brain_masks:
+            cases = with_brain_masks(cases, options.brain_masks)
+        plan = plan_cases(cases, options.input, options.suffix)
+    except DatasetError as error:
+        nothing = error
+    if options.input.exists():
+        try:
+            from .io.dicom import find_series
+
+            series, passed = plan_series(find_series(options.input), options.series)
+            plan += series
+        except (ImportError, DatasetError) as error:
+            logger.debug("no DICOM: %s", error)
+    if not plan:
+        raise nothing or DatasetError(options.input, "nothing to map in it", "Check the folder, or --series")
+    return plan, passed
 
 
 def _job(options: argparse.Namespace):
@@ -109,10 +136,14 @@ def _job(options: argparse.Namespace):
             settings[key] = json.loads(value)
         except ValueError:
             settings[key] = value
-    return Job([Path(bundle_root()) / "configs" / "inference.json", *options.config], **settings)
+    try:
+        return Job([Path(bundle_root()) / "configs" / "inference.json", *options.config], **settings)
+    except Exception as error:
+        known = cause_of(error)
+        raise known or FlipmapError("the config", " ".join(str(error).split()), "Check --config and --set") from error
 
 
-def _run_plan(plan, job, options: argparse.Namespace) -> int:
+def _run_plan(plan, passed, job, options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from .batch.run import TABLE, run_batch
@@ -129,7 +160,9 @@ def _run_plan(plan, job, options: argparse.Namespace) -> int:
                 logger.info("%s: %s, case score %s", record.name, record.status, record.case_score)
 
         with bar:
-            records = run_batch(plan, job, options.output, options.jobs, options.overwrite, options.timeout, told)
+            records = run_batch(
+                plan, job, options.output, options.jobs, options.overwrite, options.timeout, told, passed
+            )
         failed = sum(record.status == "failed" for record in records)
         logger.info("%d of %d done, %d failed: %s", len(records) - failed, len(plan), failed, options.output / TABLE)
     return EXIT_CODES["some case failed" if failed else "all good"]

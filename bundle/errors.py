@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["EXIT_CODES", "DatasetError", "FlipmapError", "OutputError", "ScanError", "WeightsError"]
+__all__ = ["EXIT_CODES", "DatasetError", "FlipmapError", "OutputError", "ScanError", "WeightsError", "cause_of"]
 
 
 class FlipmapError(Exception):
@@ -52,3 +52,13 @@ class WeightsError(FlipmapError):
 
 #: What a batch run returns to the shell.
 EXIT_CODES = {"all good": 0, "some case failed": 1, "usage": 2, "nothing to do": 3, "interrupted": 130}
+
+
+def cause_of(error: BaseException) -> FlipmapError | None:
+    """The error of ours in a chain of exceptions, since MONAI wraps what its components raise; None without one."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, FlipmapError):
+            return seen
+        seen = seen.__cause__ or seen.__context__
+    return None

@@ -22,6 +22,7 @@ from bundle.cli import main
 from bundle.errors import OutputError, ScanError
 from bundle.io.nifti import write_map
 from tests.conftest import ROOT
+from tests.test_mri import oblique
 from tests.test_nifti import BROKEN
 
 ENDINGS = [ending for ending, _ in OUTPUTS.values()] + [SIDECAR]
@@ -209,6 +210,35 @@ def test_the_command(tmp_path, head, capsys):
     mapped = nib.load(tmp_path / "out" / "a_desc-anomaly_map.nii.gz")
     assert mapped.shape == scan.shape
     np.testing.assert_allclose(mapped.affine, affine, atol=1e-5)
+
+
+def test_dicom_in_the_command(tmp_path, head):
+    """A series beside a NIfTI file, a broken series and a localizer; nobody's name in anything that is written."""
+    dicom_files = pytest.importorskip("tests.dicom_files", reason="the extra `hospital` is not installed")
+    from bundle.io.dicom import find_series, read_series
+
+    scan, _, affine = head
+    root, output = tmp_path / "in", tmp_path / "out"
+    write_map(root / "a.nii.gz", scan, affine, np.int16)
+    dicom_files.write_series(root / "DOE^JANE" / "1", scan, oblique(affine), SeriesNumber=1)
+    dicom_files.write_series(root / "DOE^JANE" / "2", scan, affine, lambda i, z: z != 5, SeriesNumber=2)
+    dicom_files.write_series(root / "DOE^JANE" / "3", scan, affine, SeriesDescription="T1 tra", SeriesNumber=3)
+    good, gap, other = find_series(root)
+
+    assert main(["run", str(root), str(output), "-q", "--set", "precision=float32"]) == 1
+    said = rows(output)
+    assert {name: row["status"] for name, row in said.items()} == {
+        "a": "done", good.name: "done", gap.name: "failed", other.name: "passed over",
+    }  # fmt: skip
+    assert "1 slices are missing" in said[gap.name]["reason"]
+    assert "does not match" in said[other.name]["reason"]
+    mapped, source = nib.load(output / f"{good.name}_desc-anomaly_map.nii.gz"), read_series(good)
+    assert mapped.shape == tuple(source.shape[1:])
+    np.testing.assert_allclose(mapped.affine, source.affine.numpy(), atol=1e-4)
+    for path in output.rglob("*"):
+        text = path.read_bytes() if path.is_file() else b""
+        for identifier in (b"Doe", b"DOE", b"4711", b"19700101", good.uid.encode()):
+            assert identifier not in text, path.name
 
 
 def test_usage_and_nothing_to_do(tmp_path, capsys):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from monai.data import Dataset, list_data_collate
 
-from ..errors import FlipmapError, ScanError
+from ..errors import FlipmapError, ScanError, cause_of
 
 __all__ = ["FAILURE", "CaseDataset", "collate_case", "explain"]
 
@@ -29,12 +29,12 @@ class CaseDataset(Dataset):
 
 
 def explain(error: Exception, case: dict) -> FlipmapError:
-    """The error of ours in a chain of exceptions, since MONAI wraps what transforms raise; else one made of it."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, FlipmapError):
-            return cause
-        root, cause = cause, cause.__cause__ or cause.__context__
+    """The error of ours behind an exception; else one made of it."""
+    if (known := cause_of(error)) is not None:
+        return known
+    root: BaseException = error
+    while (deeper := root.__cause__ or root.__context__) is not None:
+        root = deeper
     logger.debug("unexpected error at %s", case.get("name"), exc_info=error)
     if isinstance(root, MemoryError) or "out of memory" in str(root).lower():
         return ScanError(case.get("image"), "does not fit into memory", "Lower slices_per_pass, or free memory")

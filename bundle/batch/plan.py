@@ -10,8 +10,9 @@ from functools import cached_property
 from pathlib import Path
 
 from ..cases import is_bids_root, stem
+from ..io.dicom import DicomSeries
 
-__all__ = ["OUTPUTS", "SIDECAR", "PlannedCase", "is_done", "plan_cases", "sha256_of"]
+__all__ = ["OUTPUTS", "SIDECAR", "PlannedCase", "is_done", "plan_cases", "plan_series", "sha256_of"]
 
 #: What a case gets: key of the result → ending of its file, BIDS derivatives all, and type on disk.
 OUTPUTS: dict[str, tuple[str, str]] = {
@@ -30,13 +31,13 @@ class PlannedCase:
 
     Attributes:
         name: unique in the batch.
-        inputs: ``image``, and ``brain`` where there is a mask: paths.
+        inputs: ``image``, a path or a DICOM series, and ``brain`` where there is a mask, a path.
         stem: of every output, relative to the output folder.
         root: input folder, so that provenance can name files without where they lie.
     """
 
     name: str
-    inputs: Mapping[str, str]
+    inputs: Mapping[str, str | DicomSeries]
     stem: Path
     root: Path = field(default=Path(), compare=False)
 
@@ -46,8 +47,14 @@ class PlannedCase:
 
     @cached_property
     def input_hashes(self) -> dict[str, str]:
-        """SHA-256 of every input."""
-        return {key: sha256_of(path) for key, path in self.inputs.items()}
+        """SHA-256 of every input; of a series, of the hashes of its files."""
+        return {key: _hash(given) for key, given in self.inputs.items()}
+
+    @property
+    def where(self) -> str:
+        """What stands for the case in messages: its file; of a series its name, since paths may name people."""
+        image = self.inputs["image"]
+        return image.name if isinstance(image, DicomSeries) else image
 
 
 def plan_cases(cases: Sequence[Mapping], root: str | Path, suffix: str = "FLAIR") -> list[PlannedCase]:
@@ -70,6 +77,24 @@ def plan_cases(cases: Sequence[Mapping], root: str | Path, suffix: str = "FLAIR"
     return planned
 
 
+def plan_series(series: Sequence[DicomSeries], rule: str | None = None) -> tuple[list[PlannedCase], dict[str, str]]:
+    """The series to run, and those that are passed over: name → why.
+
+    Args:
+        series: from `bundle.io.dicom.find_series`.
+        rule: regular expression that the description must hold.
+    """
+    planned, passed = [], {}
+    for one in series:
+        if not one.meant:
+            passed[one.name] = one.problem
+        elif not one.matches(rule):
+            passed[one.name] = f"its description does not match {rule!r}"
+        else:
+            planned.append(PlannedCase(one.name, {"image": one}, Path(one.name)))
+    return planned, passed
+
+
 def is_done(case: PlannedCase, output: Path, fingerprint: str) -> bool:
     """Whether outputs are complete, and inputs and config those that made them."""
     try:
@@ -79,6 +104,12 @@ def is_done(case: PlannedCase, output: Path, fingerprint: str) -> bool:
         return all(sha256_of(output / name) == known for name, known in said["outputs_sha256"].items())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False  # missing, cut short or of another version: done again
+
+
+def _hash(given: str | DicomSeries) -> str:
+    if not isinstance(given, DicomSeries):
+        return sha256_of(given)
+    return hashlib.sha256("".join(sorted(map(sha256_of, given.files))).encode()).hexdigest()
 
 
 def sha256_of(path: str | Path) -> str:

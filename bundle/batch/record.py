@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from .. import __version__
+from ..io.dicom import DicomSeries
 from ..io.files import whole_file
 from .plan import OUTPUTS, SIDECAR, PlannedCase, sha256_of
 from .save import write_json
@@ -26,7 +27,7 @@ class Record:
 
     Attributes:
         name: of the case.
-        status: ``done``, ``done before``, or ``failed``.
+        status: ``done``, ``done before``, ``failed``, or ``passed over``: a series that nobody asked for.
         case_score: see `bundle.scoring.findings.case_score`.
         findings: how many.
         largest_ml: volume of the largest.
@@ -73,7 +74,7 @@ def write_sidecar(case: PlannedCase, output: Path, fingerprint: str, settings: d
     outputs = [case.path(output, ending) for ending, _ in OUTPUTS.values()]
     said = {
         "Description": "Anomaly map: -log10 of the healthy tail probability, 0 outside the brain",
-        "Sources": [_relative(path, case.root) for path in case.inputs.values()],
+        "Sources": [_source(given, case.root) for given in case.inputs.values()],
         "inputs_sha256": case.input_hashes,
         "outputs_sha256": {path.relative_to(output).as_posix(): sha256_of(path) for path in outputs},
         "fingerprint": fingerprint,
@@ -111,8 +112,10 @@ def write_description(output: Path) -> None:
     write_json(output / "dataset_description.json", said)
 
 
-def _relative(path: str, root: Path) -> str:
+def _source(given: str | DicomSeries, root: Path) -> str:
+    if isinstance(given, DicomSeries):
+        return f"{given.name} ({len(given.files)} DICOM files)"
     try:
-        return Path(path).relative_to(root).as_posix()
+        return Path(given).relative_to(root).as_posix()
     except ValueError:
-        return Path(path).name
+        return Path(given).name

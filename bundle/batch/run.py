@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import FlipmapError, ScanError
+from ..io.dicom import DicomSeries
 from ..io.nifti import write_map
 from .dataset import explain
 from .job import Job
@@ -57,6 +58,7 @@ def run_batch(
     overwrite: bool = False,
     timeout: float | None = None,
     told: Callable[[Record], None] = lambda record: None,
+    passed: Mapping[str, str] | None = None,
 ) -> list[Record]:
     """Run the cases of a plan.
 
@@ -68,6 +70,7 @@ def run_batch(
         overwrite: do those again that are done.
         timeout: seconds a case may take; a case that is stuck is given up, and its thread left behind.
         told: called with every record as it comes.
+        passed: series that are passed over, name → why; they get their rows in the table.
 
     Returns:
         a record a case; they stand in ``batch.csv`` too, also when the run is interrupted.
@@ -87,7 +90,8 @@ def run_batch(
             todo = _left_to_do(cases, job, output, overwrite, note)
             _pipeline(todo, job, output, jobs, timeout, note)
         finally:
-            write_table(output / TABLE, records)
+            over = [Record(name, "passed over", reason=why) for name, why in (passed or {}).items()]
+            write_table(output / TABLE, [*records, *over])
     return records
 
 
@@ -144,7 +148,7 @@ def _in_time(current: _Running, timeout: float | None):
 
 
 def _too_long(case: PlannedCase, timeout: float | None) -> ScanError:
-    return ScanError(case.inputs["image"], f"took longer than {timeout:g} s", "Look at the scan, or raise --timeout")
+    return ScanError(case.where, f"took longer than {timeout:g} s", "Look at the scan, or raise --timeout")
 
 
 def _prepare(job: Job, case: PlannedCase) -> tuple[dict, float]:
@@ -153,7 +157,7 @@ def _prepare(job: Job, case: PlannedCase) -> tuple[dict, float]:
     try:
         _ = case.input_hashes  # of what is read now, before the map is made
     except OSError as error:
-        raise ScanError(case.inputs["image"], f"cannot be read ({error.strerror})", "Allow reading it") from error
+        raise ScanError(case.where, f"cannot be read ({error.strerror})", "Allow reading it") from error
     return job.prepare({**case.inputs, "name": case.name}), time.perf_counter() - started
 
 
@@ -176,7 +180,7 @@ def _complete(job: Job, case: PlannedCase, item: dict, spent: float, output: Pat
             continue
         values = np.asarray(item[key].cpu())[0]
         if values.shape != tuple(meta["spatial_shape"]):
-            raise ScanError(case.inputs["image"], f"its map has shape {values.shape}", "Report it")
+            raise ScanError(case.where, f"its map has shape {values.shape}", "Report it")
         write_map(path, values, np.asarray(meta["original_affine"]), np.dtype(kind))
     seconds = time.perf_counter() - started
     write_sidecar(case, output, job.fingerprint, job.settings, seconds)
@@ -184,5 +188,6 @@ def _complete(job: Job, case: PlannedCase, item: dict, spent: float, output: Pat
 
 
 def _failed(case: PlannedCase, error: Exception) -> Record:
-    cause: FlipmapError = explain(error, {"name": case.name, **case.inputs})
-    return Record(case.name, "failed", reason=f"{cause.where}: {cause.reason}", remedy=cause.remedy)
+    cause: FlipmapError = explain(error, {"name": case.name, "image": case.where})
+    where = case.where if isinstance(case.inputs["image"], DicomSeries) else cause.where
+    return Record(case.name, "failed", reason=f"{where}: {cause.reason}", remedy=cause.remedy)

@@ -15,6 +15,7 @@ from scipy import ndimage
 
 from ..cases import stem
 from ..errors import ScanError
+from ..io.dicom import DicomSeries, read_series
 from ..io.nifti import read_scan
 from .head import head_mask, reference_intensity
 
@@ -51,7 +52,7 @@ class LoadScand(MapTransform):
     """Read scans by `bundle.io.nifti.read_scan`; labels, which may be empty, by their ``label_keys``.
 
     Args:
-        keys: keys of file paths.
+        keys: keys of file paths, DICOM series, or scans in memory.
         channels: number of contrasts of a scan.
         label_keys: those of ``keys`` that hold masks: one channel, and an empty one is no error.
         allow_missing_keys: leave out keys that a case has not got.
@@ -80,6 +81,9 @@ class LoadScand(MapTransform):
                 self._check_contrast(Path(d[key]))
             if isinstance(d[key], MetaTensor):
                 continue  # in memory already
+            if isinstance(d[key], DicomSeries):
+                d[key] = read_series(d[key])
+                continue
             d[key] = read_scan(d[key], 1 if key in self.label_keys else self.channels, key in self.label_keys)
         return d
 

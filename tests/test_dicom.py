@@ -1,0 +1,170 @@
+"""DICOM: the geometry that other readers find, and every series that would be read wrong refused by name."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+pytest.importorskip("highdicom", reason="the extra `hospital` is not installed")
+
+from bundle.errors import DatasetError, ScanError
+from bundle.io.dicom import find_series, read_series
+from tests.dicom_files import recompressed, write_series
+from tests.test_mri import oblique, reoriented
+
+DCM2NIIX = shutil.which("dcm2niix", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+
+
+@pytest.fixture
+def volume():
+    rng = np.random.RandomState(0)
+    return rng.rand(24, 30, 8).astype(np.float32) * 900
+
+
+AFFINE = np.array([[-0.9, 0, 0, 12], [0, -0.8, 0, 33], [0, 0, 5.0, -20], [0, 0, 0, 1]])
+
+
+def one(folder):
+    (series,) = find_series(folder)
+    return series
+
+
+@pytest.mark.parametrize("codes", ["LPS", "RAS", "PSR", "AIL"])
+@pytest.mark.parametrize("tilt", [0, 23])
+def test_geometry_agrees_with_other_readers(tmp_path, volume, codes, tilt):
+    array, affine = reoriented(volume, oblique(AFFINE, tilt), codes)
+    write_series(tmp_path / "deep" / "down", array, affine)
+    scan = read_series(one(tmp_path))
+    mine, its_affine = scan[0].numpy(), scan.affine.numpy()
+
+    # The same voxels at the same places of the world, whichever way the slices are counted.
+    to_mine = np.linalg.inv(its_affine) @ affine
+    index = np.stack(np.meshgrid(*map(np.arange, array.shape), indexing="ij"), -1).reshape(-1, 3)
+    there = index @ to_mine[:3, :3].T + to_mine[:3, 3]
+    np.testing.assert_allclose(there, np.round(there), atol=1e-3)
+    found = mine[tuple(np.round(there).astype(int).T)]
+    np.testing.assert_allclose(found, array.reshape(-1), atol=0.2)
+
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(tmp_path / "deep" / "down")))
+    image = reader.Execute()
+    for voxel in ((0, 0, 0), (5, 7, 2), (array.shape[0] - 1, 0, array.shape[2] - 1)):
+        world = np.array(image.TransformIndexToPhysicalPoint(voxel)) * [-1, -1, 1]
+        place = np.linalg.inv(its_affine) @ [*world, 1]
+        np.testing.assert_allclose(place[:3], np.round(place[:3]), atol=1e-3)
+        assert mine[tuple(np.round(place[:3]).astype(int))] == pytest.approx(image[voxel], abs=0.2)
+
+
+@pytest.mark.skipif(DCM2NIIX is None, reason="dcm2niix is not installed")
+def test_geometry_agrees_with_dcm2niix(tmp_path, volume):
+    write_series(tmp_path / "in", volume, oblique(AFFINE, 15))
+    (tmp_path / "out").mkdir()
+    subprocess.run([DCM2NIIX, "-z", "n", "-o", tmp_path / "out", tmp_path / "in"], check=True, capture_output=True)
+    other = nib.load(next((tmp_path / "out").glob("*.nii")))
+    scan = read_series(one(tmp_path / "in"))
+    between = np.linalg.inv(scan.affine.numpy()) @ other.affine
+    np.testing.assert_allclose(np.abs(between[:3, :3]).sum(0), 1, atol=1e-3)
+    for voxel in ((0, 0, 0), (3, 9, 6)):
+        place = np.round((between @ [*voxel, 1])[:3]).astype(int)
+        assert scan[0].numpy()[tuple(place)] == pytest.approx(other.get_fdata()[voxel], abs=0.3)
+
+
+def duplicate(image, z):
+    if z == 3:
+        image.ImagePositionPatient = [*image.ImagePositionPatient[:2], image.ImagePositionPatient[2] - 5]
+
+
+def shifted(image, z):
+    if z > 4:
+        image.ImagePositionPatient = [*image.ImagePositionPatient[:2], image.ImagePositionPatient[2] + 1.5]
+
+
+def turned(image, z):
+    if z == 2:
+        image.ImageOrientationPatient = [0, 1, 0, 1, 0, 0]
+
+
+def tilted(image, z):
+    x, y, depth = image.ImagePositionPatient
+    image.ImagePositionPatient = [x, y + 1.0 * z, depth]
+
+
+def smaller(image, z):
+    if z == 0:
+        image.PixelSpacing = [2.0, 2.0]
+
+
+def without_position(image, z):
+    del image.ImagePositionPatient
+
+
+def computed(image, z):
+    image.Modality, image.SOPClassUID = "CT", "1.2.840.10008.5.1.4.1.1.2"
+    image.file_meta.MediaStorageSOPClassUID = image.SOPClassUID
+
+
+REFUSED = {
+    "2 slices are missing": lambda i, z: z not in (3, 4),
+    "images at one position": duplicate,
+    "uneven slice distances": shifted,
+    "different orientations": turned,
+    "a tilt of 11.3 degrees": tilted,
+    "different sizes": smaller,
+    "without position": without_position,
+    "3 slices, at least 5": lambda i, z: z < 3,
+    "a localizer": lambda i, z: setattr(i, "ImageType", ["ORIGINAL", "PRIMARY", "LOCALIZER"]),
+    "a mosaic": lambda i, z: setattr(i, "ImageType", ["ORIGINAL", "PRIMARY", "M", "MOSAIC"]),
+    "a derived series": lambda i, z: setattr(i, "ImageType", ["DERIVED", "PRIMARY", "ADC"]),
+    "CT objects": computed,
+}
+
+
+@pytest.mark.parametrize("reason", REFUSED)
+def test_what_would_be_read_wrong_is_refused(tmp_path, volume, reason):
+    write_series(tmp_path, volume, AFFINE, REFUSED[reason])
+    with pytest.raises(ScanError, match=reason) as caught:
+        read_series(one(tmp_path))
+    assert caught.value.remedy
+    assert "IM0" in caught.value.where
+
+
+def test_copies_of_an_image_count_once(tmp_path, volume):
+    paths = write_series(tmp_path / "a", volume, AFFINE)
+    (tmp_path / "b").mkdir()
+    shutil.copy(paths[2], tmp_path / "b" / "copy.dcm")
+    assert read_series(one(tmp_path)).shape == (1, *volume.shape)
+
+
+def test_compressed(tmp_path, volume):
+    for path in write_series(tmp_path, volume, AFFINE):
+        recompressed(path, "1.2.840.10008.1.2.5")  # RLE
+    np.testing.assert_allclose(np.sort(read_series(one(tmp_path)).numpy().ravel()), np.sort(volume.ravel()), atol=0.2)
+
+
+def test_truncated_pixels_are_named(tmp_path, volume):
+    paths = write_series(tmp_path, volume, AFFINE)
+    paths[4].write_bytes(paths[4].read_bytes()[:-400])
+    with pytest.raises(ScanError, match="pixels cannot be read"):
+        read_series(one(tmp_path))
+
+
+def test_series_are_told_apart_and_chosen_by_rule(tmp_path, volume):
+    write_series(tmp_path / "x", volume, AFFINE, SeriesDescription="T1 tra", SeriesNumber=2)
+    write_series(tmp_path / "x" / "y", volume, AFFINE, SeriesDescription="t2_tirm_flair", SeriesNumber=7)
+    (tmp_path / "notes.txt").write_text("no image")
+    found = find_series(tmp_path)
+    assert [series.number for series in found] == [2, 7]
+    assert [series.matches("flair|tirm") for series in found] == [False, True]
+    assert all(series.matches(None) for series in found)
+
+
+def test_no_dicom_at_all(tmp_path):
+    (tmp_path / "notes.txt").write_text("no image")
+    with pytest.raises(DatasetError, match="no DICOM file"):
+        find_series(tmp_path)
