@@ -6,18 +6,20 @@ import subprocess
 import sys
 from pathlib import Path
 
+import highdicom
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
 
-pytest.importorskip("highdicom", reason="the extra `hospital` is not installed")
-
 from bundle.errors import DatasetError, ScanError
 from bundle.io.dicom import find_series, read_series
+from bundle.io.dicom_results import write_parametric_map, write_segmentation
 from tests.dicom_files import recompressed, write_series
 from tests.test_mri import oblique, reoriented
 
+DCIODVFY = shutil.which("dciodvfy")  # Debian package dicom3tools
 DCM2NIIX = shutil.which("dcm2niix", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
 
 
@@ -168,3 +170,32 @@ def test_no_dicom_at_all(tmp_path):
     (tmp_path / "notes.txt").write_text("no image")
     with pytest.raises(DatasetError, match="no DICOM file"):
         find_series(tmp_path)
+
+
+@pytest.mark.parametrize("tilt", [0, 23])
+@pytest.mark.parametrize("empty", [False, True])
+def test_results_read_back_and_are_valid(tmp_path, volume, tilt, empty):
+    """Map and mask on the source's geometry, bit for bit, and no error by dciodvfy where that is installed."""
+    write_series(tmp_path / "in", volume, oblique(AFFINE, tilt))
+    series = one(tmp_path / "in")
+    scan = read_series(series)
+    anomaly = scan[0].numpy() / 200
+    mask = (anomaly > 3) & (not empty)
+    paths = tmp_path / "map.dcm", tmp_path / "seg.dcm"
+    write_parametric_map(paths[0], anomaly, series)
+    write_segmentation(paths[1], mask, series, "a method")
+    for path, expected in zip(paths, (anomaly, mask), strict=True):
+        stored = highdicom.imread(path)
+        back = stored.get_volume(combine_segments=True) if "Segment" in type(stored).__name__ else stored.get_volume()
+        affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ back.affine[:, [2, 1, 0, 3]]
+        np.testing.assert_allclose(affine, scan.affine.numpy(), atol=1e-3)
+        values = np.transpose(back.array, [2, 1, 0])
+        assert values.shape == expected.shape
+        np.testing.assert_array_equal(values.astype(np.float32), expected.astype(np.float32))
+        assert stored.PatientID == "4711"
+        assert stored.StudyInstanceUID == pydicom.dcmread(series.files[0]).StudyInstanceUID
+        if DCIODVFY:
+            said = subprocess.run([DCIODVFY, "-new", path], capture_output=True, text=True, check=False).stderr
+            assert not [line for line in said.splitlines() if line.startswith("Error")], said
+    write_segmentation(tmp_path / "again.dcm", mask, series, "a method")
+    assert highdicom.imread(tmp_path / "again.dcm").SOPInstanceUID == highdicom.imread(paths[1]).SOPInstanceUID

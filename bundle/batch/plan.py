@@ -12,7 +12,7 @@ from pathlib import Path
 from ..cases import is_bids_root, stem
 from ..io.dicom import DicomSeries
 
-__all__ = ["OUTPUTS", "SIDECAR", "PlannedCase", "is_done", "plan_cases", "plan_series", "sha256_of"]
+__all__ = ["DICOM_OUTPUTS", "OUTPUTS", "SIDECAR", "PlannedCase", "is_done", "plan_cases", "plan_series", "sha256_of"]
 
 #: What a case gets: key of the result → ending of its file, BIDS derivatives all, and type on disk.
 OUTPUTS: dict[str, tuple[str, str]] = {
@@ -21,6 +21,8 @@ OUTPUTS: dict[str, tuple[str, str]] = {
     "brain": ("desc-brain_mask.nii.gz", "uint8"),
     "findings": ("desc-anomaly_findings.json", "json"),
 }
+#: What a case that came as DICOM gets besides.
+DICOM_OUTPUTS = {"pred": "desc-anomaly_map.dcm", "mask": "desc-anomaly_seg.dcm"}
 #: Written last: where it is, and fits, the case is done.
 SIDECAR = "desc-anomaly_map.json"
 
@@ -40,6 +42,12 @@ class PlannedCase:
     inputs: Mapping[str, str | DicomSeries]
     stem: Path
     root: Path = field(default=Path(), compare=False)
+
+    @property
+    def endings(self) -> list[str]:
+        """Of all its outputs, the sidecar left out."""
+        dicom = DICOM_OUTPUTS.values() if isinstance(self.inputs["image"], DicomSeries) else ()
+        return [*(ending for ending, _ in OUTPUTS.values()), *dicom]
 
     def path(self, output: Path, ending: str) -> Path:
         """A file of this case in the output folder."""

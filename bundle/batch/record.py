@@ -71,7 +71,7 @@ def write_sidecar(case: PlannedCase, output: Path, fingerprint: str, settings: d
     Raises:
         OutputError: when it cannot be written.
     """
-    outputs = [case.path(output, ending) for ending, _ in OUTPUTS.values()]
+    outputs = [case.path(output, ending) for ending in case.endings]
     said = {
         "Description": "Anomaly map: -log10 of the healthy tail probability, 0 outside the brain",
         "Sources": [_source(given, case.root) for given in case.inputs.values()],

@@ -22,7 +22,7 @@ from ..io.nifti import write_map
 from .dataset import explain
 from .job import Job
 from .lock import locked
-from .plan import OUTPUTS, PlannedCase, is_done
+from .plan import DICOM_OUTPUTS, OUTPUTS, PlannedCase, is_done
 from .record import Record, read_record, write_description, write_sidecar, write_table
 from .save import write_json
 
@@ -182,6 +182,13 @@ def _complete(job: Job, case: PlannedCase, item: dict, spent: float, output: Pat
         if values.shape != tuple(meta["spatial_shape"]):
             raise ScanError(case.where, f"its map has shape {values.shape}", "Report it")
         write_map(path, values, np.asarray(meta["original_affine"]), np.dtype(kind))
+    series = case.inputs["image"]
+    if isinstance(series, DicomSeries):
+        from ..io.dicom_results import write_parametric_map, write_segmentation
+
+        pred, mask = (np.asarray(item[key].cpu())[0] for key in ("pred", "mask"))
+        write_parametric_map(case.path(output, DICOM_OUTPUTS["pred"]), pred, series)
+        write_segmentation(case.path(output, DICOM_OUTPUTS["mask"]), mask, series, str(job.settings["method"]))
     seconds = time.perf_counter() - started
     write_sidecar(case, output, job.fingerprint, job.settings, seconds)
     return Record.of(case.name, "done", item["findings"], seconds)

@@ -19,7 +19,7 @@ from monai.data import MetaTensor
 from ..errors import DatasetError, ScanError
 from .nifti import scan_from_array
 
-__all__ = ["DicomSeries", "find_series", "read_series"]
+__all__ = ["DicomSeries", "find_series", "read_series", "volume_of"]
 
 MR, ENHANCED_MR = "1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.4.1"
 #: What a header is read for; pixels stay on disk.
@@ -107,9 +107,7 @@ def read_series(series: DicomSeries) -> MetaTensor:
             volume = highdicom.imread(series.files[0]).get_volume(dtype=np.float32)
         else:
             unique = {d.SOPInstanceUID: d for d in map(pydicom.dcmread, series.files)}
-            volume = highdicom.get_volume_from_series(
-                list(unique.values()), dtype=np.float32, perpendicular_tol=1.0, rtol=UNEVEN
-            )
+            volume = volume_of(list(unique.values()))
     except Exception as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ScanError(series.where, f"its pixels cannot be read ({reason})", "Send the series again") from error
@@ -118,6 +116,14 @@ def read_series(series: DicomSeries) -> MetaTensor:
     array = np.transpose(volume.array, order)
     affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ volume.affine[:, [*order, 3]]
     return scan_from_array(array, affine, series.where)
+
+
+def volume_of(images: Sequence):
+    """highdicom's volume of single-frame images that `find_series` found no problem with."""
+    import highdicom
+
+    # Its own tolerances are tighter than scanners' rounding; ours have been checked.
+    return highdicom.get_volume_from_series(images, dtype=np.float32, perpendicular_tol=TILT, rtol=UNEVEN)
 
 
 def _headers(root: Path) -> Iterator[tuple[Path, object]]:
