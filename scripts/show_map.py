@@ -47,7 +47,8 @@ def main() -> None:
     panels[0] = panels[0] / np.percentile(panels[0], 99.5)
     panels[1] = panels[1] / np.percentile(panels[1], 99.5)
     chosen = np.sort(np.argsort(panels[2].sum((0, 1)))[-arguments.slices :])
-    save_map_picture(arguments.picture, *panels, chosen)
+    scan, back, anomaly, mask = panels
+    save_map_picture(arguments.picture, scan, anomaly, mask, chosen, restored=back)
     print(f"picture: {arguments.picture}")
 
 

@@ -20,6 +20,7 @@ OUTPUTS: dict[str, tuple[str, str]] = {
     "mask": ("desc-anomaly_mask.nii.gz", "uint8"),
     "brain": ("desc-brain_mask.nii.gz", "uint8"),
     "findings": ("desc-anomaly_findings.json", "json"),
+    "picture": ("desc-anomaly_picture.png", "png"),
 }
 #: What a case that came as DICOM gets besides.
 DICOM_OUTPUTS = {"pred": "desc-anomaly_map.dcm", "mask": "desc-anomaly_seg.dcm"}

@@ -19,9 +19,11 @@ import numpy as np
 from ..errors import FlipmapError, ScanError
 from ..io.dicom import DicomSeries
 from ..io.nifti import write_map
+from ..report.page import write_page
 from .dataset import explain
 from .job import Job
 from .lock import locked
+from .picture import save_case_picture
 from .plan import DICOM_OUTPUTS, OUTPUTS, PlannedCase, is_done
 from .record import Record, read_record, write_description, write_sidecar, write_table
 from .save import write_json
@@ -92,6 +94,7 @@ def run_batch(
         finally:
             over = [Record(name, "passed over", reason=why) for name, why in (passed or {}).items()]
             write_table(output / TABLE, [*records, *over])
+            write_page(output, cases, [*records, *over], job.settings)
     return records
 
 
@@ -177,6 +180,10 @@ def _complete(job: Job, case: PlannedCase, item: dict, spent: float, output: Pat
         path = case.path(output, ending)
         if kind == "json":
             write_json(path, {"scan": case.name, **item[key]})
+            continue
+        if kind == "png":
+            found = item["findings"]["findings"]
+            save_case_picture(path, case.inputs["image"], item["pred"], item["mask"], found)
             continue
         values = np.asarray(item[key].cpu())[0]
         if values.shape != tuple(meta["spatial_shape"]):

@@ -57,31 +57,33 @@ def save_panels(
 def save_map_picture(
     path: str | Path,
     scan: np.ndarray,
-    restored: np.ndarray,
     anomaly: np.ndarray,
     mask: np.ndarray,
     slices: Sequence[int],
+    restored: np.ndarray | None = None,
 ) -> None:
-    """Save a scan, what it would be without its anomalies, its map and its mask, a row a slice.
+    """Save a scan, its map and its mask, a row a slice.
 
     Args:
         path: PNG to write.
-        scan, restored: (X, Y, Z), LPS axes, grey from 0 to 1.
+        scan: (X, Y, Z), LPS axes, grey from 0 to 1.
         anomaly: calibrated map, the same shape.
         mask: 0 and 1, the same shape.
         slices: numbers along Z.
+        restored: what the scan would be without its anomalies, the same shape, shown beside it.
     """
-    figure, axes = _grid(len(slices), 4, 2.2)
+    panels = {"scan": scan} | ({} if restored is None else {"restored": restored})
+    figure, axes = _grid(len(slices), len(panels) + 2, 2.2)
     for row, z in zip(axes, slices, strict=True):
-        for axis, panel in zip(row, (scan, restored, scan, scan), strict=True):
+        for axis, panel in zip(row, (*panels.values(), scan, scan), strict=True):
             axis.imshow(panel[..., z].T, cmap="gray", vmin=0, vmax=1)
         heat = np.ma.masked_less(anomaly[..., z].T, 1.0)
-        shown = row[2].imshow(heat, cmap="inferno", vmin=1, vmax=MAP_TOP)
+        shown = row[-2].imshow(heat, cmap="inferno", vmin=1, vmax=MAP_TOP)
         if mask[..., z].any():
-            row[3].contour(mask[..., z].T, [0.5], colors="red", linewidths=1)
-    for axis, title in zip(axes[0], ("scan", "restored", "anomaly map", "mask"), strict=True):
+            row[-1].contour(mask[..., z].T, [0.5], colors="red", linewidths=1)
+    for axis, title in zip(axes[0], (*panels, "anomaly map", "mask"), strict=True):
         axis.set_title(title, fontsize=10)
-    figure.colorbar(shown, ax=axes[:, 2], location="bottom", shrink=0.9, label="−log10 healthy tail", pad=0.01)
+    figure.colorbar(shown, ax=axes[:, -2], location="bottom", shrink=0.9, label="−log10 healthy tail", pad=0.01)
     _save(figure, path, dpi=90)
 
 
