@@ -7,6 +7,7 @@ import bundle
 from bundle.batch.job import Job
 from bundle.errors import ScanError, WeightsError, cause_of
 from bundle.io.nifti import scan_from_array, write_map
+from tests.conftest import ROOT
 from tests.test_mri import reoriented
 
 
@@ -59,3 +60,16 @@ def test_weights_that_are_missing(tmp_path):
     with pytest.raises(Exception, match="Failed to") as caught:
         Job(weights=str(tmp_path / "absent.pt"))
     assert isinstance(cause_of(caught.value), WeightsError)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs" / "methods").glob("*.json")), ids=lambda path: path.stem)
+def test_every_method_runs_by_its_override(path, head):
+    """With weights and calibration of its own; the same grid, units and outputs as the default."""
+    scan, _, affine = head
+    job = Job([ROOT / "configs" / "inference.json", path], precision="float32")
+    assert job.settings["method"] == path.stem
+    result = job({"image": scan_from_array(scan[..., 4:8], affine)})
+    assert tuple(result["pred"].shape) == (1, *scan.shape[:2], 4)
+    assert np.isfinite(result["pred"].numpy()).all()
+    assert result["findings"]["method"] == path.stem
+    assert result["pred"].numpy()[0][result["brain"][0].numpy() == 0].max(initial=0) == 0
