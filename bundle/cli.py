@@ -99,14 +99,14 @@ def _plan(options: argparse.Namespace) -> tuple[list, dict[str, str]]:
     from .batch.plan import plan_cases, plan_series
     from .cases import find_scans, with_brain_masks
 
-    plan, passed, nothing = [], {}, None
+    cases, passed, nothing = [], {}, None
     try:
         cases = find_scans(options.input, options.suffix)
-        if options.brain_masks:
-            cases = with_brain_masks(cases, options.brain_masks)
-        plan = plan_cases(cases, options.input, options.suffix)
     except DatasetError as error:
         nothing = error
+    if cases and options.brain_masks:
+        cases = with_brain_masks(cases, options.brain_masks)
+    plan = plan_cases(cases, options.input, options.suffix)
     if options.input.exists():
         try:
             from .io.dicom import find_series

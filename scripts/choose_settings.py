@@ -32,10 +32,12 @@ from bundle.methods.structured_flips import StructuredFlips
 from bundle.networks.weights import load_weights
 from bundle.precision import autocast
 from bundle.report.figures import save_sweep
+from bundle.scoring.calibration import Calibration
 
 SMOOTHING = (0.0, 1.0, 2.0)
 LEVELS = (25, 50, 100, 200, 400)
 THRESHOLDS = (0.1, 0.2, 0.3, 0.5)
+SHARES = (0.2, 0.35, 0.5)  # of the intensity in the fusion
 RATES = (0.01, 0.001)  # of healthy bits that may exceed P
 
 
@@ -94,6 +96,27 @@ def healthy_thresholds(network, healthy: torch.Tensor) -> dict[tuple[int, float]
     return found
 
 
+def fusion(network, slices, healthy, wanted, inside) -> list[tuple[str, float, float]]:
+    """Rows of structured flips fused with the smoothed intensity, each calibrated on the healthy slices."""
+    values = []
+    for method, sigma in ((StructuredFlips("both"), 1.0), (Intensity(), 2.0)):
+        score = [
+            ndimage.gaussian_filter(
+                in_batches(x, lambda batch, numbers, method=method: method.score(batch, numbers, network)).numpy(),
+                (0, 0, sigma, sigma),
+            )
+            for x in (healthy, slices)
+        ]
+        values.append(Calibration.fit(score[0][inside])(score[1]))
+    rows = []
+    for share in SHARES:
+        fused = (1 - share) * values[0] + share * values[1]
+        name = f"structured flips both fused with {share:g} of intensity"
+        rows.append((name, 1.0, average_precision_score(wanted[inside], fused[inside])))
+        print(f"{name}: AUPRC {rows[-1][2]:.4f}", flush=True)
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dataset_dir", required=True)
@@ -115,6 +138,7 @@ def main() -> None:
             rows.append((name, sigma, average_precision_score(wanted[inside], smooth[inside])))
             best[name] = max(best.get(name, 0), rows[-1][2])
             print(f"{name}, smoothing {sigma}: AUPRC {rows[-1][2]:.4f}", flush=True)
+    rows += fusion(network, slices, healthy, wanted, inside)
     arguments.output_dir.mkdir(parents=True, exist_ok=True)
     with (arguments.output_dir / "settings.csv").open("w", newline="") as file:
         writer = csv.writer(file)

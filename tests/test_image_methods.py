@@ -6,6 +6,7 @@ import torch
 from monai.networks.schedulers import DDIMScheduler
 from torch import nn
 
+from bundle.errors import WeightsError
 from bundle.methods.disyre import Disyre
 from bundle.methods.fused import Fused
 from bundle.methods.intensity import Intensity
@@ -136,16 +137,22 @@ def test_mdps_refuses(wrong):
 
 
 @torch.no_grad()
-def test_fusion_is_the_mean_of_calibrated_maps(tmp_path, slices, parts):
+def test_fusion_is_a_mean_of_calibrated_maps(tmp_path, slices, parts):
     path = tmp_path / "calibration.json"
     methods = {"flips": StructuredFlips("flips", precision="float32"), "intensity": Intensity(smoothing=1.0)}
     raw, numbers = {}, torch.arange(3)
     for name, method in methods.items():
         raw[name] = method.smoothed(method.score(slices, numbers, parts.parts["flips"])).numpy()
         write_calibration(path, name, Calibration.fit(raw[name]))
-    fused = Fused(methods, path, {"intensity": "flips"}, precision="float32").score(slices, numbers, parts).numpy()
+    method = Fused(methods, path, {"flips": 3, "intensity": 1}, dict.fromkeys(methods, "flips"), precision="float32")
     values = [Calibration.fit(raw[name])(raw[name]) for name in methods]
-    np.testing.assert_allclose(fused, np.mean(values, axis=0), atol=1e-3)
+    expected = 0.75 * values[0] + 0.25 * values[1]
+    np.testing.assert_allclose(method.score(slices, numbers, parts).numpy(), expected, atol=1e-3)
+    alone = Fused(methods, path, {"flips": 3, "intensity": 1}, precision="float32")
+    np.testing.assert_allclose(alone.score(slices, numbers, parts.parts["flips"]).numpy(), expected, atol=1e-3)
+    (tmp_path / "w.pt").write_bytes(b"other weights")
+    with pytest.raises(WeightsError, match="is not for"):
+        Fused(methods, path, weights=[tmp_path / "w.pt"])
 
 
 def test_parts_are_loaded_each_from_its_file(tmp_path, parts):

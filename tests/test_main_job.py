@@ -126,5 +126,5 @@ def test_interrupted_in_the_middle_leaves_whole_files(tmp_path, sample):
 
 
 def test_calibration_of_the_default_method():
-    table = read_calibration(ROOT / "models" / "calibration.json", "structured_flips")
+    table = read_calibration(ROOT / "models" / "calibration.json", "fused")
     assert table.value[-1] > 3, "enough healthy voxels for the 0.1 % threshold"

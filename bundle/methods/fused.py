@@ -1,61 +1,56 @@
-"""Several methods at once: one of them on its part of a fused network, or all of them averaged."""
+"""Fusion: the maps of several methods, each in units of its own healthy distribution, averaged."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from monai.inferers import Inferer
+from torch import nn
 
-from ..networks.fused_network import FusedNetwork
 from ..scoring.calibration import read_calibration
 from .base import SliceMethod
 
-__all__ = ["Fused", "Part"]
-
-
-class Part(Inferer):
-    """A method on its part of a `FusedNetwork`, so that methods with different networks can be asked in one run.
-
-    Args:
-        method: the method.
-        part: name of the network that it is for.
-    """
-
-    def __init__(self, method: SliceMethod, part: str) -> None:
-        self.method, self.part = method, part
-
-    def __call__(self, inputs: torch.Tensor, network: FusedNetwork, *args, **kwargs) -> torch.Tensor:
-        return self.method(inputs, network.parts[self.part], *args, **kwargs)
+__all__ = ["Fused"]
 
 
 class Fused(SliceMethod):
-    """Mean of −log10 of the healthy tail probabilities of several methods.
+    """Weighted mean of −log10 of the healthy tail probabilities of several methods.
 
-    Every method has its smoothing done before its calibration, here as on its own.
+    Every method has its in-plane smoothing done before its calibration, as where it was calibrated on its own.
 
     Args:
         methods: name in the calibration file → method.
         calibration: that file.
-        networks: name → name of its part in the `FusedNetwork`; the same name by default.
+        shares: name → weight; equal by default.
+        networks: name → part of a `FusedNetwork` that the method asks; by default all ask the network as it is.
+        weights: weights files to check the entries against; none skips the check.
         kwargs: of `SliceMethod`.
+
+    Raises:
+        WeightsError: when an entry is missing, or is not for ``weights``.
     """
 
     def __init__(
         self,
         methods: Mapping[str, SliceMethod],
         calibration: str | Path,
+        shares: Mapping[str, float] | None = None,
         networks: Mapping[str, str] | None = None,
+        weights: Sequence[str | Path] = (),
         **kwargs,
     ) -> None:
         super().__init__(**kwargs)
         self.methods, self.networks = dict(methods), dict(networks or {})
-        self.calibrations = {name: read_calibration(calibration, name) for name in self.methods}
+        shares = dict(shares or dict.fromkeys(self.methods, 1.0))
+        self.shares = {name: shares[name] / sum(shares.values()) for name in self.methods}
+        self.calibrations = {name: read_calibration(calibration, name, weights) for name in self.methods}
 
-    def score(self, slices: torch.Tensor, numbers: torch.Tensor, network: FusedNetwork) -> torch.Tensor:
+    def score(self, slices: torch.Tensor, numbers: torch.Tensor, network: nn.Module) -> torch.Tensor:
         total = torch.zeros_like(slices[:, :1], dtype=torch.float32)
         for name, method in self.methods.items():
-            raw = method.smoothed(method.score(slices, numbers, network.parts[self.networks.get(name, name)]).float())
-            total += torch.from_numpy(self.calibrations[name](raw.cpu().numpy())).to(total.device)
-        return total / len(self.methods)
+            asked = network.parts[self.networks[name]] if name in self.networks else network
+            raw = method.smoothed(method.score(slices, numbers, asked).float())
+            values = self.calibrations[name](raw.cpu().numpy())
+            total += self.shares[name] * torch.from_numpy(values).to(total.device)
+        return total

@@ -78,10 +78,7 @@ class Calibrated(MapTransform):
 
     def __init__(self, keys: KeysCollection, path: str | Path, method: str, weights: Sequence[str | Path] = ()) -> None:
         super().__init__(keys)
-        self.calibration = read_calibration(path, method)
-        if weights and weights_hash(*weights) != self.calibration.weights:
-            files = ", ".join(map(str, weights))
-            raise WeightsError(path, f"its entry {method!r} is not for {files}", "Calibrate anew: docs/training.md")
+        self.calibration = read_calibration(path, method, weights)
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict:
         d = dict(data)
@@ -106,15 +103,20 @@ def weights_hash(*paths: str | Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def read_calibration(path: str | Path, method: str) -> Calibration:
+def read_calibration(path: str | Path, method: str, weights: Sequence[str | Path] = ()) -> Calibration:
     """The entry of a method.
 
+    Args:
+        path: the calibration file.
+        method: name of the entry.
+        weights: weights files that it must have been made with; none skips the check.
+
     Raises:
-        WeightsError: when file or entry is missing or broken.
+        WeightsError: when file or entry is missing or broken, or made with other weights.
     """
     try:
         entries = json.loads(Path(path).read_text())
-        return Calibration(**entries[method])
+        calibration = Calibration(**entries[method])
     except KeyError as error:
         known = ", ".join(entries)
         raise WeightsError(
@@ -122,6 +124,10 @@ def read_calibration(path: str | Path, method: str) -> Calibration:
         ) from error
     except (OSError, ValueError, TypeError) as error:
         raise WeightsError(path, f"no calibration ({error})", "Take the file that came with the weights") from error
+    if weights and weights_hash(*weights) != calibration.weights:
+        files = ", ".join(map(str, weights))
+        raise WeightsError(path, f"its entry {method!r} is not for {files}", "Calibrate anew: docs/training.md")
+    return calibration
 
 
 def write_calibration(path: str | Path, method: str, calibration: Calibration) -> None:
