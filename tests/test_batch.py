@@ -72,7 +72,7 @@ def files(folder):
     return {
         path.relative_to(folder).as_posix(): sha256_of(path)
         for path in folder.rglob("*")
-        if path.is_file() and path.name not in (".flipmap.lock", "batch.csv") and path.suffix != ".log"
+        if path.is_file() and path.name not in (".flipmap.lock", "batch.csv", "report.html") and path.suffix != ".log"
         and not path.name.endswith(SIDECAR)
     }  # fmt: skip
 

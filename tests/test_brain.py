@@ -8,10 +8,12 @@ import torch
 from monai.data import MetaTensor
 
 from bundle.errors import ScanError, WeightsError
+from bundle.io.nifti import read_scan
 from bundle.sample import HEAD_MM, synthetic_head
 from bundle.training.synthetic_heads import SyntheticHeads, label_maps
 from bundle.transforms.brain import BrainMaskd, normalise
 from bundle.transforms.head import head_mask
+from bundle.transforms.mri import to_axial
 from tests.conftest import ROOT, data_folder
 
 
@@ -58,11 +60,15 @@ def test_a_mask_of_the_users_own_is_kept(find, head):
 
 
 def test_a_stripped_scan_is_its_own_mask(find):
-    spacing = (2.0, 2.0, 2.0)
-    scan, _, affine = synthetic_head((95, 110, 65), spacing, lesion_mm=0, seed=4)
-    stripped = np.where(inside(scan.shape, spacing), scan, 0)
-    mask = find({"image": metatensor(stripped, affine)})["brain"][0].numpy() > 0
-    assert dice(mask, head_mask(stripped.astype(float), spacing)) == 1
+    """Real FLAIR scans, stripped by the mask that is found in them: recognised, and not stripped again."""
+    for path in sorted(data_folder("brain_lgg").glob("sub-HT*/anat/*_FLAIR.nii.gz"))[:3]:
+        scan = to_axial(read_scan(path))
+        brain = find({"image": scan})["brain"]
+        stripped = MetaTensor((scan * brain).as_tensor(), affine=scan.affine)
+        mask = find({"image": stripped})["brain"][0].numpy() > 0
+        spacing = tuple(float(s) for s in scan.pixdim)
+        assert dice(mask, head_mask(stripped[0].numpy(), spacing)) == 1, path.name
+        assert mask.sum() < 0.8 * head_mask(scan[0].numpy(), spacing).sum(), "what is left is not the whole head"
 
 
 def test_where_no_brain_is_the_head_is_taken(find, caplog):
