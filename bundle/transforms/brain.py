@@ -27,7 +27,7 @@ MULTIPLE = 8  # every size of the network's grid
 CLOSING = 2  # voxels of the network's grid: a lesion at the brain's edge is not cut out of it
 LEANING = -1.0  # logit from which on a voxel is brain: a lesion at the edge lost costs more than some dura kept
 LEAST_VOLUME = 60.0  # ml: less is no brain, but some muscle or an eye
-STRIPPED_SHARE = 0.85  # of the head that is brain, from which on a scan counts as skull-stripped
+STRIPPED_SHARE = 0.6  # of the head that looks like brain: whole heads have up to 0.5, slabs 0.6, stripped ones more
 
 logger = logging.getLogger(__name__)
 
