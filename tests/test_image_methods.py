@@ -11,7 +11,8 @@ from bundle.methods.disyre import Disyre
 from bundle.methods.fused import Fused
 from bundle.methods.intensity import Intensity
 from bundle.methods.likelihood import BitLikelihood
-from bundle.methods.mdps import Mdps, SliceGaussian, feature_distance, guided_noise, posterior_sample
+from bundle.methods.masked_bernoulli import SliceNoise
+from bundle.methods.mdps import Mdps, feature_distance, guided_noise, posterior_sample
 from bundle.methods.structured_flips import StructuredFlips
 from bundle.networks.fused_network import FusedNetwork, load_parts
 from bundle.networks.slice_unet import SliceUNet
@@ -92,7 +93,7 @@ def test_what_is_healthy_stays_as_observed(slices, parts):
     observed = 2 * slices - 1
     healthy = torch.ones_like(slices)
     healthy[..., 10:20, 20:30] = 0
-    scheduler, noise = DDIMScheduler(num_train_timesteps=1000), SliceGaussian(0, torch.arange(3))
+    scheduler, noise = DDIMScheduler(num_train_timesteps=1000), SliceNoise(0, torch.arange(3), torch.randn)
 
     def epsilon(x, t):
         return parts.parts["prior"](x, torch.full((len(x),), t))

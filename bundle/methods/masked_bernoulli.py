@@ -24,19 +24,21 @@ __all__ = ["MaskedBernoulli", "SliceNoise", "restore_masked"]
 
 
 class SliceNoise:
-    """Uniform noise, reproducible a slice: the same however slices are batched, and on every device.
+    """Noise, reproducible a slice: the same however slices are batched, and on every device.
 
     Args:
         seed: of all slices.
         numbers: number of each slice in its volume.
+        draw: ``torch.rand`` for uniform noise in [0, 1), ``torch.randn`` for Gaussian.
     """
 
-    def __init__(self, seed: int, numbers: torch.Tensor) -> None:
+    def __init__(self, seed: int, numbers: torch.Tensor, draw: Callable = torch.rand) -> None:
         self.generators = [torch.Generator().manual_seed(seed * 100_003 + int(number)) for number in numbers]
+        self.draw = draw
 
     def __call__(self, like: torch.Tensor) -> torch.Tensor:
-        """Noise in [0, 1) of the shape and device of ``like``, its first axis the slices."""
-        return torch.stack([torch.rand(like.shape[1:], generator=g) for g in self.generators]).to(like.device)
+        """Noise of the shape and device of ``like``, its first axis the slices."""
+        return torch.stack([self.draw(like.shape[1:], generator=g) for g in self.generators]).to(like.device)
 
 
 def restore_masked(

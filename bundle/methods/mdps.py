@@ -23,24 +23,9 @@ from monai.networks.schedulers import DDIMScheduler
 from ..networks.binary_autoencoder import BinaryAutoencoder
 from ..networks.fused_network import FusedNetwork
 from .base import SliceMethod
+from .masked_bernoulli import SliceNoise
 
-__all__ = ["Mdps", "SliceGaussian", "feature_distance", "guided_noise", "posterior_sample"]
-
-
-class SliceGaussian:
-    """Gaussian noise, reproducible a slice, however slices are batched.
-
-    Args:
-        seed: of all slices.
-        numbers: number of each slice in its volume.
-    """
-
-    def __init__(self, seed: int, numbers: torch.Tensor) -> None:
-        self.generators = [torch.Generator().manual_seed(seed * 100_003 + int(number)) for number in numbers]
-
-    def __call__(self, like: torch.Tensor) -> torch.Tensor:
-        """Noise of the shape and device of ``like``, its first axis the slices."""
-        return torch.stack([torch.randn(like.shape[1:], generator=g) for g in self.generators]).to(like.device)
+__all__ = ["Mdps", "feature_distance", "guided_noise", "posterior_sample"]
 
 
 def guided_noise(
@@ -191,7 +176,7 @@ class Mdps(SliceMethod):
         timesteps = list(range(self.noise_level, 0, -self.stride))
         total = torch.zeros_like(slices[:, :1])
         for number in range(self.samples):
-            noise = SliceGaussian(self.seed + 7919 * number, numbers)
+            noise = SliceNoise(self.seed + 7919 * number, numbers, torch.randn)
             sample = posterior_sample(
                 2 * slices - 1, healthy, self.scheduler, timesteps, epsilon, self.weight, noise, keep
             )
