@@ -19,10 +19,10 @@ import numpy as np
 from ..errors import FlipmapError, ScanError
 from ..io.dicom import DicomSeries
 from ..io.nifti import write_map
-from ..report.page import write_page
 from .dataset import explain
 from .job import Job
 from .lock import locked
+from .page import write_page
 from .picture import save_case_picture
 from .plan import DICOM_OUTPUTS, OUTPUTS, PlannedCase, is_done
 from .record import Record, read_record, write_description, write_sidecar, write_table

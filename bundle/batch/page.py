@@ -10,9 +10,9 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from .. import __version__
-from ..batch.plan import OUTPUTS, PlannedCase
-from ..batch.record import Record
 from ..io.files import whole_file
+from .plan import OUTPUTS, PlannedCase
+from .record import Record
 
 __all__ = ["NAME", "write_page"]
 
@@ -45,7 +45,7 @@ def write_page(output: Path, cases: Sequence[PlannedCase], records: Sequence[Rec
             groups[record.status].append(row)
     groups["done"].sort(key=lambda row: (-row["case_score"], row["name"]))
     environment = Environment(
-        loader=PackageLoader("bundle", "report"), autoescape=select_autoescape(), undefined=StrictUndefined
+        loader=PackageLoader("bundle", "batch"), autoescape=select_autoescape(), undefined=StrictUndefined
     )
     text = environment.get_template("page.html").render(
         done=groups["done"],
