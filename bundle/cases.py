@@ -8,31 +8,25 @@ paths, one a channel), ``name`` (unique within the list, the stem of every outpu
 from __future__ import annotations
 
 import hashlib
-import json
-import logging
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from .errors import EXIT_CODES, DatasetError
+from .errors import DatasetError
 
 __all__ = [
-    "LAYOUTS",
     "OUTPUT_SUFFIXES",
     "brats_cases",
     "find_scans",
     "lesion_cases",
-    "read_split",
-    "scans_to_run",
-    "select_subjects",
     "stem",
-    "training_cases",
+    "unique_names",
     "with_brain_masks",
 ]
 
-logger = logging.getLogger(__name__)
-
 NIFTI_ENDINGS = (".nii.gz", ".nii")
+#: Of what else a scan may come in; points within a name are no endings.
+OTHER_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".vol", ".e2e", ".fda", ".oct", ".dcm", ".dicom")
 #: What this project writes itself; such files are results, never input.
 OUTPUT_SUFFIXES = (
     "_anomaly",
@@ -41,6 +35,8 @@ OUTPUT_SUFFIXES = (
     "_desc-anomaly_map",
     "_desc-anomaly_mask",
     "_desc-brain_mask",
+    "_retina_mask",
+    "_desc-retina_mask",
 )
 BRAIN_MASK = "brain_mask"
 #: The four contrasts of BraTS in the paper's channel order, by the file endings of 2018–2021 and of 2023 and later.
@@ -49,9 +45,9 @@ BRATS_LABELS = ("_seg", "-seg")
 
 
 def stem(path: str | Path) -> str:
-    """File name without ``.nii`` or ``.nii.gz``."""
+    """Name of a file without its ending (``.nii.gz`` is one), or of a folder."""
     name = Path(path).name
-    for ending in NIFTI_ENDINGS:
+    for ending in (*NIFTI_ENDINGS, *OTHER_ENDINGS):
         if name.lower().endswith(ending):
             return name[: -len(ending)]
     return name
@@ -85,22 +81,7 @@ def find_scans(root: str | Path, suffix: str = "FLAIR") -> list[dict]:
         wanted = "no .nii or .nii.gz file at any depth"
     if not found:
         raise DatasetError(root, wanted, "Check the folder, or the contrast asked for")
-    return [_case(path, name) for path, name in zip(found, _unique_names(found, root), strict=True)]
-
-
-def scans_to_run(root: str | Path, suffix: str = "FLAIR", brain_masks: str | Path | None = None) -> list[dict]:
-    """`find_scans` for a config: where there is nothing to do, one clear line and the exit code, no traceback.
-
-    Args:
-        root, suffix: of `find_scans`.
-        brain_masks: folder of brain masks (`with_brain_masks`).
-    """
-    try:
-        cases = find_scans(root, suffix)
-        return with_brain_masks(cases, brain_masks) if brain_masks else cases
-    except DatasetError as error:
-        logger.error("%s", error)
-        raise SystemExit(EXIT_CODES["nothing to do"]) from error
+    return [_case(path, name) for path, name in zip(found, unique_names(found, root), strict=True)]
 
 
 def with_brain_masks(cases: Sequence[dict], folder: str | Path) -> list[dict]:
@@ -167,34 +148,6 @@ def brats_cases(root: str | Path) -> list[dict]:
     return cases
 
 
-def read_split(path: str | Path) -> dict[str, list[str]]:
-    """Read a split file: part (``training``, ``validation``, ``test``) → subjects.
-
-    Raises:
-        DatasetError: when a subject stands in two parts.
-    """
-    parts = json.loads(Path(path).read_text())["subjects"]
-    twice = [name for name, n in Counter(name for part in parts.values() for name in part).items() if n > 1]
-    if twice:
-        raise DatasetError(path, f"in more than one part of the split: {', '.join(twice)}", "Split by patient")
-    return parts
-
-
-def select_subjects(cases: Sequence[dict], split: str | Path, part: str) -> list[dict]:
-    """The cases whose subject stands in ``part`` of the split file.
-
-    Raises:
-        DatasetError: when the part is unknown or none of its subjects is there.
-    """
-    parts = read_split(split)
-    if part not in parts:
-        raise DatasetError(split, f"no part named {part!r}", f"Choose from {', '.join(parts)}")
-    chosen = [case for case in cases if case["subject"] in set(parts[part])]
-    if not chosen:
-        raise DatasetError(split, f"none of its {part} subjects is in the data set", "Check dataset_dir and split")
-    return chosen
-
-
 def _nifti_files(root: Path, pattern: str) -> list[Path]:
     hidden = [p for p in root.glob(pattern) if not any(part.startswith(".") for part in p.relative_to(root).parts)]
     return sorted(p for p in hidden if p.is_file() and p.name.lower().endswith(NIFTI_ENDINGS))
@@ -205,7 +158,7 @@ def _case(path: Path, name: str) -> dict:
     return {"image": str(path), "name": name, "subject": subject}
 
 
-def _unique_names(paths: Sequence[Path], root: Path) -> list[str]:
+def unique_names(paths: Sequence[Path], root: Path) -> list[str]:
     """File stems; where two files share one, the folders join in, and a hash where even that is ambiguous."""
     names = [stem(path) for path in paths]
     longer = ["_".join((*path.relative_to(root).parts[:-1], stem(path))) for path in paths]
@@ -214,37 +167,3 @@ def _unique_names(paths: Sequence[Path], root: Path) -> list[str]:
     count = Counter(names)
     tags = [hashlib.sha256(str(path.relative_to(root)).encode()).hexdigest()[:8] for path in paths]
     return [f"{name}_{tag}" if count[name] > 1 else name for name, tag in zip(names, tags, strict=True)]
-
-
-#: What a training data set may look like on disk → how its cases are found.
-LAYOUTS = {"bids_lesion": lesion_cases, "bids": find_scans, "brats": brats_cases}
-
-
-def training_cases(root: str | Path, part: str, layout: str = "bids_lesion", split: str | Path | None = None) -> list:
-    """The cases of one part of a data set.
-
-    Args:
-        root: folder of the data set.
-        part: ``training``, ``validation`` or ``test``.
-        layout: ``bids_lesion`` (BIDS with lesion masks, whose slices are left out), ``bids`` (healthy scans) or
-            ``brats`` (as downloaded).
-        split: split file; without one, subjects are dealt by a hash of their name: 70 % training, 10 % validation,
-            20 % test, the same on every machine.
-
-    Raises:
-        DatasetError: on an unknown layout or part, or when nothing is left.
-    """
-    if layout not in LAYOUTS:
-        raise DatasetError(layout, "not a known layout", f"Choose from {', '.join(LAYOUTS)}")
-    cases = LAYOUTS[layout](root)
-    if split:
-        return select_subjects(cases, split, part)
-    chosen = [case for case in cases if _dealt(case["subject"]) == part]
-    if not chosen:
-        raise DatasetError(root, f"no {part} case among {len(cases)}", "Give a split file with --split")
-    return chosen
-
-
-def _dealt(subject: str) -> str:
-    share = int(hashlib.sha256(subject.encode()).hexdigest(), 16) % 10
-    return "training" if share < 7 else "validation" if share < 8 else "test"

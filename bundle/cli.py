@@ -82,8 +82,8 @@ def _positive(text: str) -> int:
 def _run(options: argparse.Namespace) -> int:
     from .batch.plan import is_done
 
-    plan, passed = _plan(options)
     job = _job(options)
+    plan, passed = _plan(options, job)
     if options.dry_run:
         for case in plan:
             done = not options.overwrite and is_done(case, options.output, job.fingerprint)
@@ -94,20 +94,23 @@ def _run(options: argparse.Namespace) -> int:
     return _run_plan(plan, passed, job, options)
 
 
-def _plan(options: argparse.Namespace) -> tuple[list, dict[str, str]]:
-    """NIfTI scans and DICOM series of the input, and what is passed over of the latter."""
+def _plan(options: argparse.Namespace, job) -> tuple[list, dict[str, str]]:
+    """Files and DICOM series of the input, and what is passed over of the latter."""
     from .batch.plan import plan_cases, plan_series
-    from .cases import find_scans, with_brain_masks
+    from .datasets import find_modality
 
     cases, passed, nothing = [], {}, None
     try:
-        cases = find_scans(options.input, options.suffix)
+        how = {key: job.config.get_parsed_content(key) for key in ("suffix", "stacks")}
+        cases = find_modality(options.input, job.modality, **how)
     except DatasetError as error:
         nothing = error
     if cases and options.brain_masks:
+        from .cases import with_brain_masks
+
         cases = with_brain_masks(cases, options.brain_masks)
-    plan = plan_cases(cases, options.input, options.suffix)
-    if options.input.exists():
+    plan = plan_cases(cases, options.input, options.suffix, job.region)
+    if options.input.exists() and job.modality == "mri":
         try:
             from .io.dicom import find_series
 

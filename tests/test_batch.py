@@ -28,13 +28,13 @@ from tests.conftest import ROOT
 from tests.test_mri import oblique
 from tests.test_nifti import BROKEN
 
-ENDINGS = [ending for ending, _ in OUTPUTS.values()] + [SIDECAR]
+ENDINGS = [ending.format(region="brain") for ending, _ in OUTPUTS.values()] + [SIDECAR]
 
 
 class QuickJob:
     """A job without a network: the map is the scan, so that the conduct of the batch is what is tested."""
 
-    settings, fingerprint = {"method": "quick"}, "f"
+    settings, fingerprint, axial = {"method": "quick"}, "f", True
 
     def __init__(self, seconds=0.0):
         self.seconds = seconds
@@ -44,6 +44,11 @@ class QuickJob:
 
         time.sleep(self.seconds)
         return {"name": case["name"], "image": read_scan(case["image"])}
+
+    def read(self, case):
+        from bundle.io.nifti import read_scan
+
+        return read_scan(case["image"])
 
     def infer(self, item):
         return item

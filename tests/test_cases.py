@@ -9,10 +9,8 @@ from bundle.cases import (
     find_scans,
     is_bids_root,
     lesion_cases,
-    read_split,
-    select_subjects,
-    training_cases,
 )
+from bundle.datasets import read_split, select_subjects, training_cases
 from bundle.errors import DatasetError
 from tests.conftest import ROOT
 

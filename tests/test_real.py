@@ -7,7 +7,8 @@ import SimpleITK as sitk
 import torch
 from monai.bundle import ConfigParser
 
-from bundle.cases import find_scans, lesion_cases, select_subjects, training_cases
+from bundle.cases import find_scans, lesion_cases
+from bundle.datasets import select_subjects, training_cases
 from bundle.evaluation.metrics import Pooled
 from bundle.evaluation.scores import prepare, score_case
 from bundle.io.nifti import write_map

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from bundle.cases import LAYOUTS
+from bundle.datasets import LAYOUTS
 from bundle.io.nifti import write_map
 from bundle.sample import synthetic_head
 from bundle.training.slices import SliceDataset

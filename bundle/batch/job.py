@@ -10,12 +10,13 @@ from pathlib import Path
 
 import torch
 from monai.bundle import ConfigParser
+from monai.data import MetaTensor
 
 from .. import __version__, bundle_root
 
 __all__ = ["Job"]
 
-SETTINGS = ("method", "suffix", "threshold", "smoothing_mm", "min_finding_ml", "precision")
+SETTINGS = ("modality", "region", "method", "suffix", "threshold", "smoothing_mm", "min_finding_ml", "precision")
 #: Ids of the config that say where and how, not what.
 BESIDE_THE_POINT = {
     *("imports", "bundle_root", "dataset_dir", "output_dir", "brain_masks", "device", "num_workers"),
@@ -55,6 +56,25 @@ class Job:
         self._finishing = threading.Lock()
 
     @property
+    def modality(self) -> str:
+        """One of `bundle.datasets.MODALITIES`."""
+        return self.config.get_parsed_content("modality")
+
+    @property
+    def region(self) -> str:
+        """The organ that a map is about, and the key of its mask."""
+        return self.config.get_parsed_content("region")
+
+    @property
+    def axial(self) -> bool:
+        """Whether its scans are looked at in axial slices."""
+        return self.modality != "oct"
+
+    def read(self, case: Mapping[str, object]) -> MetaTensor:
+        """The scan of a case as it is, (C, X, Y, Z): what the first transform of the preprocessing gives."""
+        return self.preprocessing.transforms[0]({k: v for k, v in case.items() if k != self.region})["image"]
+
+    @property
     def settings(self) -> dict:
         """What the map hangs on and a user can set, plain values."""
         return {key: self.config.get_parsed_content(key) for key in SETTINGS}
@@ -77,8 +97,8 @@ class Job:
                 one.
 
         Returns:
-            the case with ``pred`` (calibrated map), ``mask`` and ``brain``, each (1, X, Y, Z) on the scan's own grid,
-            and ``findings``.
+            the case with ``pred`` (calibrated map), ``mask`` and the mask of the organ, each (1, X, Y, Z) on the
+            scan's own grid, and ``findings``.
         """
         return self.finish(self.infer(self.prepare(case)))
 

@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 from .. import __version__
 from ..io.files import whole_file
-from .plan import OUTPUTS, PlannedCase
+from .plan import PlannedCase
 from .record import Record
 
 __all__ = ["NAME", "write_page"]
@@ -63,8 +63,8 @@ def write_page(output: Path, cases: Sequence[PlannedCase], records: Sequence[Rec
 
 def _contents(case: PlannedCase, output: Path) -> dict:
     """Picture and findings of a case that is done."""
-    picture = case.path(output, OUTPUTS["picture"][0])
-    findings = json.loads(case.path(output, OUTPUTS["findings"][0]).read_text(encoding="utf-8"))
+    picture = case.path(output, case.outputs["picture"][0])
+    findings = json.loads(case.path(output, case.outputs["findings"][0]).read_text(encoding="utf-8"))
     return {
         "picture": base64.b64encode(picture.read_bytes()).decode(),
         "details": findings["findings"][:SHOWN],

@@ -7,9 +7,7 @@ from pathlib import Path
 import numpy as np
 from monai.data import MetaTensor
 
-from ..io.dicom import DicomSeries, read_series
 from ..io.files import whole_file
-from ..io.nifti import read_scan
 from ..report.figures import save_map_picture
 from ..transforms.mri import to_axial
 
@@ -19,24 +17,23 @@ ROWS = 3
 
 
 def save_case_picture(
-    path: Path, image: str | DicomSeries, anomaly: MetaTensor, mask: MetaTensor, findings: list[dict]
+    path: Path, scan: MetaTensor, anomaly: MetaTensor, mask: MetaTensor, findings: list[dict], axial: bool = True
 ) -> None:
     """Save scan, map and mask as PNG.
 
     Args:
         path: of the picture; whole or not at all.
-        image: the scan, read again as it is.
+        scan: as it was read, (C, X, Y, Z).
         anomaly, mask: (1, X, Y, Z) on its own grid.
         findings: of the case, the foremost first.
+        axial: show axial slices; otherwise X and Y as they are, which are B-scans.
 
     Raises:
-        ScanError: when the scan is no longer readable.
         OutputError: when the picture cannot be written.
     """
-    scan = read_series(image) if isinstance(image, DicomSeries) else read_scan(image)
-    volumes = [
-        to_axial(MetaTensor(v.as_tensor().cpu(), affine=scan.affine)) for v in (scan, anomaly.float(), mask.float())
-    ]
+    volumes = [MetaTensor(v.as_tensor().cpu(), affine=scan.affine) for v in (scan, anomaly.float(), mask.float())]
+    if axial:
+        volumes = [to_axial(volume) for volume in volumes]
     grey, heat, outline = (volume[0].numpy() for volume in volumes)
     grey = np.clip(grey / max(float(np.percentile(grey, 99.5)), 1e-6), 0, 1)
     with whole_file(path) as temporary:

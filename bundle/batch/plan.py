@@ -14,11 +14,12 @@ from ..io.dicom import DicomSeries
 
 __all__ = ["DICOM_OUTPUTS", "OUTPUTS", "SIDECAR", "PlannedCase", "is_done", "plan_cases", "plan_series", "sha256_of"]
 
-#: What a case gets: key of the result → ending of its file, BIDS derivatives all, and type on disk.
+#: What a case gets: key of the result → ending of its file, BIDS derivatives all, and type on disk. The key of the
+#: organ's mask is its name.
 OUTPUTS: dict[str, tuple[str, str]] = {
     "pred": ("desc-anomaly_map.nii.gz", "float32"),
     "mask": ("desc-anomaly_mask.nii.gz", "uint8"),
-    "brain": ("desc-brain_mask.nii.gz", "uint8"),
+    "{region}": ("desc-{region}_mask.nii.gz", "uint8"),
     "findings": ("desc-anomaly_findings.json", "json"),
     "picture": ("desc-anomaly_picture.png", "png"),
 }
@@ -36,19 +37,37 @@ class PlannedCase:
         name: unique in the batch.
         inputs: ``image``, a path or a DICOM series, and ``brain`` where there is a mask, a path.
         stem: of every output, relative to the output folder.
+        region: the organ.
+        voxel_um: voxel size that the case brings along, µm.
         root: input folder, so that provenance can name files without where they lie.
     """
 
     name: str
     inputs: Mapping[str, str | DicomSeries]
     stem: Path
+    region: str = "brain"
+    voxel_um: tuple[float, ...] | None = None
     root: Path = field(default=Path(), compare=False)
+
+    @property
+    def outputs(self) -> dict[str, tuple[str, str]]:
+        """`OUTPUTS` of its organ."""
+        return {
+            key.format(region=self.region): (ending.format(region=self.region), kind)
+            for key, (ending, kind) in OUTPUTS.items()
+        }
+
+    @property
+    def case(self) -> dict:
+        """What the job takes."""
+        given = {**self.inputs, "name": self.name}
+        return {**given, "voxel_um": self.voxel_um} if self.voxel_um else given
 
     @property
     def endings(self) -> list[str]:
         """Of all its outputs, the sidecar left out."""
         dicom = DICOM_OUTPUTS.values() if isinstance(self.inputs["image"], DicomSeries) else ()
-        return [*(ending for ending, _ in OUTPUTS.values()), *dicom]
+        return [*(ending for ending, _ in self.outputs.values()), *dicom]
 
     def path(self, output: Path, ending: str) -> Path:
         """A file of this case in the output folder."""
@@ -66,13 +85,16 @@ class PlannedCase:
         return image.name if isinstance(image, DicomSeries) else image
 
 
-def plan_cases(cases: Sequence[Mapping], root: str | Path, suffix: str = "FLAIR") -> list[PlannedCase]:
+def plan_cases(
+    cases: Sequence[Mapping], root: str | Path, suffix: str = "FLAIR", region: str = "brain"
+) -> list[PlannedCase]:
     """Where the outputs of cases go: as BIDS derivatives for a BIDS root, by their names otherwise.
 
     Args:
         cases: from `bundle.cases.find_scans`.
         root: that they were found in.
         suffix: of the contrast, which the outputs do not carry.
+        region: the organ.
     """
     root = Path(root).expanduser()
     bids = root.is_dir() and is_bids_root(root)
@@ -82,7 +104,9 @@ def plan_cases(cases: Sequence[Mapping], root: str | Path, suffix: str = "FLAIR"
         name = stem(image).removesuffix(f"_{suffix}") if bids else case["name"]
         folder = image.parent.relative_to(root) if bids else Path()
         inputs = {key: str(case[key]) for key in ("image", "brain") if key in case}
-        planned.append(PlannedCase(case["name"], inputs, folder / name, root if root.is_dir() else root.parent))
+        size = tuple(case["voxel_um"]) if case.get("voxel_um") else None
+        where = root if root.is_dir() else root.parent
+        planned.append(PlannedCase(case["name"], inputs, folder / name, region, size, where))
     return planned
 
 
@@ -116,9 +140,13 @@ def is_done(case: PlannedCase, output: Path, fingerprint: str) -> bool:
 
 
 def _hash(given: str | DicomSeries) -> str:
-    if not isinstance(given, DicomSeries):
+    if isinstance(given, DicomSeries):
+        files = sorted(map(sha256_of, given.files))
+    elif Path(given).is_dir():  # of B-scans, whose order counts
+        files = [sha256_of(path) for path in sorted(Path(given).iterdir()) if path.is_file()]
+    else:
         return sha256_of(given)
-    return hashlib.sha256("".join(sorted(map(sha256_of, given.files))).encode()).hexdigest()
+    return hashlib.sha256("".join(files).encode()).hexdigest()
 
 
 def sha256_of(path: str | Path) -> str:

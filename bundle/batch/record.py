@@ -13,7 +13,7 @@ from pathlib import Path
 from .. import __version__
 from ..io.dicom import DicomSeries
 from ..io.files import whole_file
-from .plan import OUTPUTS, SIDECAR, PlannedCase, sha256_of
+from .plan import SIDECAR, PlannedCase, sha256_of
 from .save import write_json
 
 __all__ = ["Record", "read_record", "versions", "write_description", "write_sidecar", "write_table"]
@@ -73,7 +73,7 @@ def write_sidecar(case: PlannedCase, output: Path, fingerprint: str, settings: d
     """
     outputs = [case.path(output, ending) for ending in case.endings]
     said = {
-        "Description": "Anomaly map: -log10 of the healthy tail probability, 0 outside the brain",
+        "Description": f"Anomaly map: -log10 of the healthy tail probability, 0 outside the {case.region}",
         "Sources": [_source(given, case.root) for given in case.inputs.values()],
         "inputs_sha256": case.input_hashes,
         "outputs_sha256": {path.relative_to(output).as_posix(): sha256_of(path) for path in outputs},
@@ -87,7 +87,7 @@ def write_sidecar(case: PlannedCase, output: Path, fingerprint: str, settings: d
 
 def read_record(case: PlannedCase, output: Path) -> Record:
     """The row of a case that was done before."""
-    findings = json.loads(case.path(output, OUTPUTS["findings"][0]).read_text(encoding="utf-8"))
+    findings = json.loads(case.path(output, case.outputs["findings"][0]).read_text(encoding="utf-8"))
     seconds = json.loads(case.path(output, SIDECAR).read_text(encoding="utf-8"))["seconds"]
     return Record.of(case.name, "done before", findings, seconds)
 

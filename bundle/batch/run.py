@@ -24,7 +24,7 @@ from .job import Job
 from .lock import locked
 from .page import write_page
 from .picture import save_case_picture
-from .plan import DICOM_OUTPUTS, OUTPUTS, PlannedCase, is_done
+from .plan import DICOM_OUTPUTS, PlannedCase, is_done
 from .record import Record, read_record, write_description, write_sidecar, write_table
 from .save import write_json
 
@@ -161,7 +161,7 @@ def _prepare(job: Job, case: PlannedCase) -> tuple[dict, float]:
         _ = case.input_hashes  # of what is read now, before the map is made
     except OSError as error:
         raise ScanError(case.where, f"cannot be read ({error.strerror})", "Allow reading it") from error
-    return job.prepare({**case.inputs, "name": case.name}), time.perf_counter() - started
+    return job.prepare(case.case), time.perf_counter() - started
 
 
 def _infer(job: Job, item: dict, spent: float) -> tuple[dict, float]:
@@ -176,19 +176,19 @@ def _complete(job: Job, case: PlannedCase, item: dict, spent: float, output: Pat
     if timeout is not None and time.perf_counter() - started > timeout:
         raise _too_long(case, timeout)
     meta = item["image"].meta
-    for key, (ending, kind) in OUTPUTS.items():
+    for key, (ending, kind) in case.outputs.items():
         path = case.path(output, ending)
         if kind == "json":
             write_json(path, {"scan": case.name, **item[key]})
             continue
         if kind == "png":
             found = item["findings"]["findings"]
-            save_case_picture(path, case.inputs["image"], item["pred"], item["mask"], found)
+            save_case_picture(path, job.read(case.case), item["pred"], item["mask"], found, job.axial)
             continue
         values = np.asarray(item[key].cpu())[0]
         if values.shape != tuple(meta["spatial_shape"]):
             raise ScanError(case.where, f"its map has shape {values.shape}", "Report it")
-        write_map(path, values, np.asarray(meta["original_affine"]), np.dtype(kind))
+        write_map(path, values, np.asarray(meta["original_affine"]), np.dtype(kind), meta.get("original_unit", "mm"))
     series = case.inputs["image"]
     if isinstance(series, DicomSeries):
         from ..io.dicom_results import write_parametric_map, write_segmentation

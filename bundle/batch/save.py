@@ -56,7 +56,9 @@ class SaveMapsd(MapTransform):
             if values.shape != tuple(meta["spatial_shape"]):
                 raise ScanError(meta["filename_or_obj"], f"its map has shape {values.shape}", "Report it")
             path = self.output_dir / f"{name}_{suffix}.nii.gz"
-            write_map(path, values, np.asarray(meta["original_affine"]), np.dtype(dtype))
+            write_map(
+                path, values, np.asarray(meta["original_affine"]), np.dtype(dtype), meta.get("original_unit", "mm")
+            )
             logger.debug("wrote %s", path)
         return d
 

@@ -16,7 +16,7 @@ from ..io.nifti import read_scan
 from ..transforms.head import head_mask
 from ..transforms.mri import to_axial
 
-__all__ = ["CaseScores", "Prepared", "prepare", "score_case"]
+__all__ = ["CaseScores", "Prepared", "inverted", "prepare", "score_case"]
 
 
 @dataclass
@@ -69,7 +69,7 @@ def prepare(case: dict, preprocessing: Callable) -> Prepared:
         intensity=intensity,
         lesion=lesion,
         head=head | lesion,
-        brain=to_axial(_inverted(item, item["brain"], preprocessing))[0].numpy() > 0.5,
+        brain=to_axial(inverted(item, item["brain"], preprocessing))[0].numpy() > 0.5,
         healthy=head.any((0, 1)) & ~lesion.any((0, 1)),
         voxel_ml=float(np.prod(spacing)) / 1000,
     )
@@ -83,11 +83,11 @@ def score_case(
     image = case.item["image"]
     network.eval()
     raw = method(image.as_tensor()[None].to(device), network)[0].cpu()
-    restored = _inverted(case.item, raw, preprocessing)
+    restored = inverted(case.item, raw, preprocessing)
     return CaseScores(to_axial(restored)[0].numpy(), time.perf_counter() - start)
 
 
-def _inverted(item: dict, values: torch.Tensor, preprocessing: Callable) -> MetaTensor:
+def inverted(item: dict, values: torch.Tensor, preprocessing: Callable) -> MetaTensor:
     """Values (1, X, Y, Z) on the model's grid, back on the scan's own."""
     image = item["image"]
     pred = MetaTensor(torch.as_tensor(values), meta=image.meta, applied_operations=image.applied_operations)

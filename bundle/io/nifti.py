@@ -19,6 +19,8 @@ from .files import whole_file
 __all__ = ["read_scan", "scan_from_array", "write_map"]
 
 MIN_VOXELS = 8  # along the two longest axes: less is no picture
+#: Spatial units of the header → mm; what is not stated is taken for mm, as all readers do.
+UNITS_MM = {"mm": 1.0, "micron": 1e-3, "meter": 1e3}
 READ_FAILURES = (ImageFileError, HeaderDataError, OSError, EOFError, zlib.error, ValueError)
 
 
@@ -32,7 +34,7 @@ def read_scan(path: str | Path | Sequence[str | Path], channels: int = 1, consta
 
     Returns:
         float32 tensor (channels, X, Y, Z) with its affine (4 x 4, RAS+ world, mm). Its meta has ``filename_or_obj``,
-        and ``original_affine`` and ``spatial_shape``, which no transform changes.
+        and ``original_affine``, ``original_unit`` and ``spatial_shape``, which no transform changes.
 
     Raises:
         ScanError: unreadable or truncated, not 3-D, empty, not finite, constant, or without a usable affine.
@@ -40,7 +42,7 @@ def read_scan(path: str | Path | Sequence[str | Path], channels: int = 1, consta
     paths = [path] if isinstance(path, (str, Path)) else list(path)
     volumes, affine = [], None
     for one in paths:
-        volume, its_affine = _read_volume(Path(one), channels if len(paths) == 1 else 1, constant)
+        volume, its_affine, unit = _read_volume(Path(one), channels if len(paths) == 1 else 1, constant)
         if affine is not None and (volume.shape[1:] != volumes[0].shape[1:] or not np.allclose(its_affine, affine)):
             raise ScanError(one, f"not on the grid of {paths[0]}", "Register and resample the contrasts to one grid")
         affine = its_affine
@@ -48,8 +50,21 @@ def read_scan(path: str | Path | Sequence[str | Path], channels: int = 1, consta
     data = np.concatenate(volumes)
     if len(data) != channels:
         raise ScanError(paths[0], f"{len(data)} contrasts, the network takes {channels}", "Give the contrasts it takes")
-    meta = {"filename_or_obj": str(paths[0]), "original_affine": affine, "spatial_shape": np.array(data.shape[1:])}
-    return MetaTensor(torch.from_numpy(data), affine=affine, meta=meta)
+    meta = _meta(paths[0], affine, unit, data.shape[1:])
+    return MetaTensor(torch.from_numpy(data), affine=_millimetres(affine, unit), meta=meta)
+
+
+def _meta(name: str | Path, affine: np.ndarray, unit: str, shape: Sequence[int]) -> dict:
+    return {
+        "filename_or_obj": str(name),
+        "original_affine": affine,
+        "original_unit": unit,
+        "spatial_shape": np.array(shape),
+    }
+
+
+def _millimetres(affine: np.ndarray, unit: str) -> np.ndarray:
+    return np.diag([*[UNITS_MM.get(unit, 1.0)] * 3, 1.0]) @ affine
 
 
 def scan_from_array(array: np.ndarray, affine: np.ndarray, name: str = "array") -> MetaTensor:
@@ -67,11 +82,10 @@ def scan_from_array(array: np.ndarray, affine: np.ndarray, name: str = "array") 
     _check_shape(name, data.shape)
     _check_values(name, data[None], constant=False)
     affine = _checked_affine(name, affine)
-    meta = {"filename_or_obj": name, "original_affine": affine, "spatial_shape": np.array(data.shape)}
-    return MetaTensor(torch.from_numpy(data[None]), affine=affine, meta=meta)
+    return MetaTensor(torch.from_numpy(data[None]), affine=affine, meta=_meta(name, affine, "mm", data.shape))
 
 
-def _read_volume(path: Path, channels: int, constant: bool) -> tuple[np.ndarray, np.ndarray]:
+def _read_volume(path: Path, channels: int, constant: bool) -> tuple[np.ndarray, np.ndarray, str]:
     if not path.is_file():
         raise ScanError(path, "no such file", "Check the path")
     try:
@@ -87,12 +101,16 @@ def _read_volume(path: Path, channels: int, constant: bool) -> tuple[np.ndarray,
         raise ScanError(path, f"not readable as NIfTI ({_one_line(error)})", "Export or download it again") from error
     data = np.moveaxis(data.reshape(*shape, -1), -1, 0)
     _check_values(path, data, constant)
-    return np.ascontiguousarray(data), _checked_affine(path, image.affine)
+    unit = image.header.get_xyzt_units()[0] if hasattr(image.header, "get_xyzt_units") else "mm"
+    return np.ascontiguousarray(data), _checked_affine(path, image.affine), unit
 
 
 def _checked_affine(path: str | Path, affine: np.ndarray) -> np.ndarray:
     affine = np.asarray(affine, dtype=np.float64)
-    if affine.shape != (4, 4) or not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-6:
+    usable = affine.shape == (4, 4) and np.isfinite(affine).all()
+    # Against the edges of the voxel, so that voxels of micrometres pass.
+    edges = np.linalg.norm(affine[:3, :3], axis=0).prod() if usable else 0.0
+    if edges == 0 or abs(np.linalg.det(affine[:3, :3])) < 1e-6 * edges:
         raise ScanError(path, "its affine is singular or not finite", "Mend the header's sform or qform")
     return affine
 
@@ -113,20 +131,23 @@ def _check_values(path: str | Path, data: np.ndarray, constant: bool) -> None:
             raise ScanError(path, f"every voxel is {volume.flat[0]:g}", "Check the export: there is no image in it")
 
 
-def write_map(path: str | Path, data: np.ndarray, affine: np.ndarray, dtype: type = np.float32) -> None:
+def write_map(
+    path: str | Path, data: np.ndarray, affine: np.ndarray, dtype: type = np.float32, unit: str = "mm"
+) -> None:
     """Write a 3-D array as NIfTI; the file appears under its name when it is complete, or not at all.
 
     Args:
         path: ends in ``.nii.gz``.
         data: array (X, Y, Z) on the scan's own grid.
-        affine: the scan's affine, 4 x 4, mm.
+        affine: the scan's affine, 4 x 4.
         dtype: type on disk.
+        unit: of the affine, by its name in nibabel: mm, micron, meter or unknown.
 
     Raises:
         OutputError: when the file cannot be written (disk full, no permission).
     """
     image = nib.Nifti1Image(np.asarray(data, dtype=dtype), affine)
-    image.header.set_xyzt_units("mm")
+    image.header.set_xyzt_units(unit)
     # Both forms, so that a reader of either gets the scan's geometry; a qform cannot hold shears (a tilted gantry).
     image.set_sform(affine, code=1)
     image.set_qform(affine, code=1)

@@ -14,7 +14,6 @@ from scipy import ndimage
 
 from ..networks.anomaly_network import AnomalyNetwork
 from ..precision import autocast
-from ..transforms.head import head_mask
 
 __all__ = ["SliceMethod"]
 
@@ -75,7 +74,7 @@ class SliceMethod(Inferer):
             network: the network of ``models/model.pt``.
 
         Returns:
-            float32 (B, 1, X, Y, Z), zero in the air around the head.
+            float32 (B, 1, X, Y, Z), zero where the volume is.
         """
         volumes = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
         maps = torch.stack([self._map(volume.float(), network) for volume in volumes])
@@ -99,6 +98,6 @@ class SliceMethod(Inferer):
         scores = scores.movedim(0, -1).cpu().numpy()
         if self.across:
             scores = ndimage.gaussian_filter1d(scores, self.across, axis=-1, mode="nearest")
-        # The grid's spacing is not known here; the head's outline does not hang on it.
-        head = head_mask(volume.amax(0).cpu().numpy(), (2.0, 2.0, 5.0))
-        return torch.from_numpy(np.where(head, scores, 0).astype(np.float32)).to(volume.device)
+        # What the preprocessing has put to zero (air, fill) is nothing to score.
+        something = volume.amax(0).cpu().numpy() > 0
+        return torch.from_numpy(np.where(something, scores, 0).astype(np.float32)).to(volume.device)

@@ -15,7 +15,7 @@ from scipy import ndimage
 __all__ = ["FindFindingsd", "Finding", "RemoveSmalld", "SmoothMapd", "case_score", "find_findings", "voxel_sizes"]
 
 CORNERS = np.ones((3, 3, 3), bool)  # voxels that touch at a corner belong together
-SCORED_ML = 1.0  # the volume whose lowest value is the score of a case
+SCORED_ML = 1.0  # of a head
 
 
 @dataclass(frozen=True)
@@ -78,29 +78,35 @@ def _describe(anomaly, labels, number, box, affine, voxel_ml, threshold) -> dict
     centre = (voxels * weights[:, None]).sum(0) / weights.sum()
     nearest = voxels[((voxels - centre) ** 2).sum(1).argmin()]
     return {
-        "volume_ml": round(len(values) * voxel_ml, 4),
+        "volume_ml": _significant(len(values) * voxel_ml),
         "peak": round(float(values.max()), 3),
         "mean": round(float(values.mean()), 3),
-        "excess": round(float((values - threshold).clip(0).sum() * voxel_ml), 4),
+        "excess": _significant((values - threshold).clip(0).sum() * voxel_ml),
         "centre_mm": _world(affine, centre),
         "peak_mm": _world(affine, voxels[values.argmax()]),
-        "extent_mm": tuple(round(float(e), 2) for e in np.array(inside.shape) * voxel_sizes(affine)),
+        "extent_mm": tuple(round(float(e), 3) for e in np.array(inside.shape) * voxel_sizes(affine)),
         "centre_voxel": tuple(int(i) for i in nearest),
     }
 
 
+def _significant(value: float) -> float:
+    """Five digits: a head's findings are millilitres, a retina's are microlitres."""
+    return float(f"{float(value):.5g}")
+
+
 def _world(affine: np.ndarray, voxel: np.ndarray) -> tuple[float, float, float]:
-    return tuple(round(float(c), 2) for c in (np.asarray(affine, dtype=float) @ [*voxel, 1.0])[:3])
+    return tuple(round(float(c), 3) for c in (np.asarray(affine, dtype=float) @ [*voxel, 1.0])[:3])
 
 
-def case_score(anomaly: np.ndarray, affine: np.ndarray) -> float:
-    """The highest value that one millilitre of the scan reaches: the same whatever the voxel size, deaf to lone voxels.
+def case_score(anomaly: np.ndarray, affine: np.ndarray, scored_ml: float = SCORED_ML) -> float:
+    """The highest value that a volume of the scan reaches: the same whatever the voxel size, deaf to lone voxels.
 
     Args:
         anomaly: calibrated map (X, Y, Z).
         affine: 4 x 4, mm.
+        scored_ml: the volume.
     """
-    voxels = max(1, round(SCORED_ML * 1000 / abs(np.linalg.det(np.asarray(affine, dtype=float)[:3, :3]))))
+    voxels = max(1, round(scored_ml * 1000 / abs(np.linalg.det(np.asarray(affine, dtype=float)[:3, :3]))))
     flat = np.asarray(anomaly, dtype=np.float32).ravel()
     if voxels >= flat.size:
         return float(flat.min())
@@ -162,7 +168,8 @@ class FindFindingsd(MapTransform):
         mask_key: its mask.
         threshold: that made the mask.
         findings_key: where they go.
-        brain_key: brain mask on the same grid, whose volume is told when it is there.
+        region_key: mask of the organ on the same grid, whose volume is told when it is there.
+        scored_ml: the volume whose lowest value is the score of the case.
         method: name of the method, told too.
     """
 
@@ -172,12 +179,13 @@ class FindFindingsd(MapTransform):
         threshold: float,
         mask_key: str = "mask",
         findings_key: str = "findings",
-        brain_key: str = "brain",
+        region_key: str = "brain",
+        scored_ml: float = SCORED_ML,
         method: str = "",
     ) -> None:
         super().__init__(keys)
         self.threshold, self.mask_key, self.findings_key = threshold, mask_key, findings_key
-        self.brain_key, self.method = brain_key, method
+        self.region_key, self.scored_ml, self.method = region_key, scored_ml, method
 
     def __call__(self, data: Mapping[Hashable, MetaTensor]) -> dict:
         d = dict(data)
@@ -191,11 +199,11 @@ class FindFindingsd(MapTransform):
                 "world": "RAS+, mm",
                 "method": self.method,
                 "threshold": self.threshold,
-                "case_score": case_score(anomaly, affine),
-                "anomalous_ml": round(float((mask > 0).sum() * voxel_ml), 3),
+                "case_score": case_score(anomaly, affine, self.scored_ml),
+                "anomalous_ml": _significant((mask > 0).sum() * voxel_ml),
                 **(
-                    {"brain_ml": round(float((d[self.brain_key] > 0).sum()) * voxel_ml, 1)}
-                    if self.brain_key in d
+                    {f"{self.region_key}_ml": float(f"{float((d[self.region_key] > 0).sum()) * voxel_ml:.5g}")}
+                    if self.region_key in d
                     else {}
                 ),
                 "findings": [asdict(finding) for finding in findings],

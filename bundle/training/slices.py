@@ -21,14 +21,15 @@ class SliceDataset(Dataset, Randomizable):
     """Slices of scans on the model's grid.
 
     An item is ``image`` (C, H, W), ``donor``, a slice of another scan, for synthetic anomalies to take patches from,
-    and, where the preprocessing found one, ``brain`` (1, H, W).
+    and, where the preprocessing found one, the mask ``region_key`` (1, H, W).
 
     Args:
         data: datalist with ``image`` and, where known, ``label``: slices that touch a label are left out.
         preprocessing: case → dictionary of ``image`` (C, X, Y, Z) and, if the case has one, ``label``.
         transform: random transforms of an item.
         min_foreground: least part of the frame that must not be air.
-        min_brain: least part of the frame that must be brain.
+        min_region: least part of the frame that must lie in the mask.
+        region_key: of the mask of the organ.
         seed: makes every item draw its own reproducible randomness (for validation); None draws anew each time.
 
     Raises:
@@ -41,13 +42,14 @@ class SliceDataset(Dataset, Randomizable):
         preprocessing: Callable,
         transform: Callable | None = None,
         min_foreground: float = 0.05,
-        min_brain: float = 0.0,
+        min_region: float = 0.0,
+        region_key: str = "brain",
         seed: int | None = None,
     ) -> None:
         self.transform, self.seed = transform, seed
-        self.min_foreground, self.min_brain = min_foreground, min_brain
+        self.min_foreground, self.min_region, self.region_key = min_foreground, min_region, region_key
         self.slices: list[torch.Tensor] = []
-        self.brains: list[torch.Tensor] = []
+        self.regions: list[torch.Tensor] = []
         self.scan_of: list[int] = []
         for number, case in enumerate(data):
             try:
@@ -63,10 +65,10 @@ class SliceDataset(Dataset, Randomizable):
         healthy = (image > 0.05).float().mean((1, 2, 3)) >= self.min_foreground
         if "label" in case:
             healthy &= torch.as_tensor(np.asarray(case["label"])).amax((0, 1, 2)) == 0
-        if "brain" in case:
-            brain = torch.as_tensor(np.asarray(case["brain"])).movedim(-1, 0) > 0.5
-            healthy &= brain.float().mean((1, 2, 3)) >= self.min_brain
-            self.brains.extend(brain[healthy].clone())
+        if self.region_key in case:
+            region = torch.as_tensor(np.asarray(case[self.region_key])).movedim(-1, 0) > 0.5
+            healthy &= region.float().mean((1, 2, 3)) >= self.min_region
+            self.regions.extend(region[healthy].clone())
         self.slices.extend(image[healthy].clone())
         self.scan_of.extend([number] * int(healthy.sum()))
 
@@ -79,8 +81,8 @@ class SliceDataset(Dataset, Randomizable):
             if isinstance(self.transform, Randomizable):
                 self.transform.set_random_state(self.seed + index)
         item = {"image": self.slices[index].float(), "donor": self.slices[self._donor(index)].float()}
-        if self.brains:
-            item["brain"] = self.brains[index].float()
+        if self.regions:
+            item[self.region_key] = self.regions[index].float()
         return self.transform(item) if self.transform is not None else item
 
     def _donor(self, index: int) -> int:

@@ -113,6 +113,16 @@ def mirrored(rng, image, donor) -> torch.Tensor:
     return (image.flip(2) * rng.uniform(0.6, 1.6)).clamp(0, 1)
 
 
+def displaced(rng, image, donor) -> torch.Tensor:
+    """The slice pushed aside by a smooth field: mass effect; in the retina, what lifts or thickens a layer."""
+    size, cells = image.shape[1:], int(rng.randint(3, 10))
+    push = rng.uniform(2, 9)
+    rows, columns = torch.meshgrid(*(torch.arange(s).float() for s in size), indexing="ij")
+    rows, columns = (axis + push * smooth_noise(rng, size, cells) for axis in (rows, columns))
+    grid = torch.stack([2 * columns / (size[1] - 1) - 1, 2 * rows / (size[0] - 1) - 1], dim=-1)[None]
+    return F.grid_sample(image[None], grid, align_corners=True, padding_mode="border")[0]
+
+
 SHAPES: dict[str, Callable] = {"blob": blob, "cloud": cloud, "polygon": polygon}
 TEXTURES: dict[str, Callable] = {
     "foreign": foreign,
@@ -123,6 +133,7 @@ TEXTURES: dict[str, Callable] = {
     "mottled": mottled,
     "gain": gain,
     "mirrored": mirrored,
+    "displaced": displaced,
 }
 
 
@@ -167,14 +178,14 @@ class RandSyntheticAnomaly(RandomizableTransform):
         self,
         image: torch.Tensor,
         donor: torch.Tensor | None = None,
-        brain: torch.Tensor | None = None,
+        region: torch.Tensor | None = None,
         severity: float | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """
         Args:
             image: healthy slice (C, H, W), intensities in [0, 1], air near zero.
             donor: slice of another scan, same shape; the slice itself by default.
-            brain: where anomalies may be (1, H, W); the head by default.
+            region: where anomalies may be (1, H, W); the head by default.
             severity: of every anomaly; by default each draws its own.
 
         Returns:
@@ -182,7 +193,7 @@ class RandSyntheticAnomaly(RandomizableTransform):
         """
         self.randomize(None)
         image = torch.as_tensor(image)
-        place, inside = _where(image, brain)
+        place, inside = _where(image, region)
         twin = image
         if self._do_transform and len(inside):
             donor = image if donor is None else torch.as_tensor(donor)
@@ -223,11 +234,11 @@ class RandSyntheticAnomaly(RandomizableTransform):
         return image + severity * alpha * (TEXTURES[texture](rng, image, donor) - image)
 
 
-def _where(image: torch.Tensor, brain: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+def _where(image: torch.Tensor, region: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
     """Mask (1, H, W) of where anomalies may be, and the coordinates (N, 2) of where their centres may."""
-    if brain is not None and brain.any():
-        grown = F.max_pool2d(torch.as_tensor(brain).float()[None], 3, stride=1, padding=1)[0]
-        return grown > 0.5, (torch.as_tensor(brain)[0] > 0.5).nonzero()
+    if region is not None and region.any():
+        grown = F.max_pool2d(torch.as_tensor(region).float()[None], 3, stride=1, padding=1)[0]
+        return grown > 0.5, (torch.as_tensor(region)[0] > 0.5).nonzero()
     head = F.avg_pool2d((image.amax(0, keepdim=True)[None] > AIR).float(), 9, stride=1, padding=4)[0]
     return head > 0.3, (head[0] > 0.95).nonzero()
 
@@ -244,7 +255,7 @@ class RandSyntheticAnomalyd(MapTransform, Randomizable):
     Args:
         keys: the one key of the healthy slice.
         donor_key: key of the donor slice; removed afterwards.
-        brain_key: key of the brain mask, if there is one.
+        region_key: key of the mask that they stay in, if there is one.
         twin_key: where the anomalous twin goes.
         mask_key: where the mask goes.
         severity_key: where one severity for all anomalies of the slice goes, 0 if it got none; by default each anomaly
@@ -256,14 +267,14 @@ class RandSyntheticAnomalyd(MapTransform, Randomizable):
         self,
         keys: KeysCollection,
         donor_key: str = "donor",
-        brain_key: str = "brain",
+        region_key: str = "brain",
         twin_key: str = "anomalous",
         mask_key: str = "mask",
         severity_key: str | None = None,
         **kwargs,
     ) -> None:
         super().__init__(keys)
-        self.donor_key, self.brain_key = donor_key, brain_key
+        self.donor_key, self.region_key = donor_key, region_key
         self.twin_key, self.mask_key, self.severity_key = twin_key, mask_key, severity_key
         self.transform = RandSyntheticAnomaly(**kwargs)
 
@@ -276,7 +287,7 @@ class RandSyntheticAnomalyd(MapTransform, Randomizable):
         donor = d.pop(self.donor_key, None)
         for key in self.key_iterator(d):
             severity = self.transform.draw_severity() if self.severity_key else None
-            twin, mask = self.transform(d[key], donor, d.get(self.brain_key), severity)
+            twin, mask = self.transform(d[key], donor, d.get(self.region_key), severity)
             d[self.twin_key], d[self.mask_key] = twin, mask
             if self.severity_key:
                 d[self.severity_key] = severity if mask.any() else 0.0

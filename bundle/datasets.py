@@ -1,0 +1,121 @@
+"""Data sets: what there is to run for a modality, what a layout on disk means for training, and the split of its
+patients.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from .cases import brats_cases, find_scans, lesion_cases, with_brain_masks
+from .errors import EXIT_CODES, DatasetError
+from .oct_cases import find_oct, normal_oct_cases, oct_cases
+
+__all__ = ["LAYOUTS", "MODALITIES", "find_modality", "read_split", "scans_to_run", "select_subjects", "training_cases"]
+
+logger = logging.getLogger(__name__)
+
+MODALITIES = ("mri", "oct")
+
+
+def find_modality(
+    root: str | Path,
+    modality: str = "mri",
+    suffix: str = "FLAIR",
+    brain_masks: str | Path | None = None,
+    stacks: bool = False,
+) -> list[dict]:
+    """The scans of a modality below ``root``.
+
+    Args:
+        root: file or folder.
+        modality: one of `MODALITIES`.
+        suffix: of `bundle.cases.find_scans`, for MRI.
+        brain_masks: folder of brain masks (`bundle.cases.with_brain_masks`), for MRI.
+        stacks: of `bundle.oct_cases.find_oct`, for OCT.
+
+    Raises:
+        DatasetError: on an unknown modality, or when there is nothing.
+    """
+    if modality not in MODALITIES:
+        raise DatasetError(modality, "not a known modality", f"Choose from {', '.join(MODALITIES)}")
+    if modality == "oct":
+        return find_oct(root, stacks)
+    cases = find_scans(root, suffix)
+    return with_brain_masks(cases, brain_masks) if brain_masks else cases
+
+
+def scans_to_run(root: str | Path, **how) -> list[dict]:
+    """`find_modality` for a config: where there is nothing to do, one clear line and the exit code, no traceback."""
+    try:
+        return find_modality(root, **how)
+    except DatasetError as error:
+        logger.error("%s", error)
+        raise SystemExit(EXIT_CODES["nothing to do"]) from error
+
+
+def read_split(path: str | Path) -> dict[str, list[str]]:
+    """Read a split file: part (``training``, ``validation``, ``test``) → subjects.
+
+    Raises:
+        DatasetError: when a subject stands in two parts.
+    """
+    parts = json.loads(Path(path).read_text())["subjects"]
+    twice = [name for name, n in Counter(name for part in parts.values() for name in part).items() if n > 1]
+    if twice:
+        raise DatasetError(path, f"in more than one part of the split: {', '.join(twice)}", "Split by patient")
+    return parts
+
+
+def select_subjects(cases: Sequence[dict], split: str | Path, part: str) -> list[dict]:
+    """The cases whose subject stands in ``part`` of the split file.
+
+    Raises:
+        DatasetError: when the part is unknown or none of its subjects is there.
+    """
+    parts = read_split(split)
+    if part not in parts:
+        raise DatasetError(split, f"no part named {part!r}", f"Choose from {', '.join(parts)}")
+    chosen = [case for case in cases if case["subject"] in set(parts[part])]
+    if not chosen:
+        raise DatasetError(split, f"none of its {part} subjects is in the data set", "Check dataset_dir and split")
+    return chosen
+
+
+#: What a training data set may look like on disk → how its cases are found.
+LAYOUTS = {"bids_lesion": lesion_cases, "bids": find_scans, "brats": brats_cases, "oct": normal_oct_cases, "oct_all": oct_cases}
+
+
+def training_cases(root: str | Path, part: str, layout: str = "bids_lesion", split: str | Path | None = None) -> list:
+    """The cases of one part of a data set.
+
+    Args:
+        root: folder of the data set.
+        part: ``training``, ``validation`` or ``test``.
+        layout: ``bids_lesion`` (BIDS with lesion masks, whose slices are left out), ``bids`` (healthy scans), ``brats``
+            (as downloaded) ``oct`` (B-scans in folders by disease, of which NORMAL is taken) or ``oct_all`` (all
+            of them, for tests).
+        split: split file; without one, subjects are dealt by a hash of their name: 70 % training, 10 % validation,
+            20 % test, the same on every machine.
+
+    Raises:
+        DatasetError: on an unknown layout or part, or when nothing is left.
+    """
+    if layout not in LAYOUTS:
+        raise DatasetError(layout, "not a known layout", f"Choose from {', '.join(LAYOUTS)}")
+    cases = LAYOUTS[layout](root)
+    if split:
+        return select_subjects(cases, split, part)
+    chosen = [case for case in cases if _dealt(case["subject"]) == part]
+    if not chosen:
+        raise DatasetError(root, f"no {part} case among {len(cases)}", "Give a split file with --split")
+    return chosen
+
+
+def _dealt(subject: str) -> str:
+    share = int(hashlib.sha256(subject.encode()).hexdigest(), 16) % 10
+    return "training" if share < 7 else "validation" if share < 8 else "test"

@@ -1,0 +1,230 @@
+"""The protocol where nobody has drawn outlines: whole images of known diagnosis, normal against each disease.
+
+- An image's score is the one that its findings carry (`bundle.scoring.findings.case_score`); a patient's is the mean of
+  his images'. AUROC and average precision compare patients; intervals are 95 %, by drawing patients of each kind.
+- Thresholds come from normal patients who neither trained nor are tested; the rate that they reach is measured on the
+  tested normal ones.
+- Voxels are compared on synthetic anomalies in the tested normal images, of a family that no training saw.
+"""
+
+from __future__ import annotations
+
+import csv
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from monai.inferers import Inferer
+from sklearn.metrics import average_precision_score, roc_auc_score
+from tqdm import tqdm
+
+from ..errors import ScanError
+from ..oct_cases import NORMAL
+from ..scoring.calibration import Calibration, weights_hash, write_calibration
+from ..scoring.findings import case_score
+from ..transforms.anomalies import RandSyntheticAnomaly
+from .metrics import Pooled
+from .protocol import RATES
+from .scores import inverted
+
+__all__ = ["THICKNESS", "benchmark_images", "calibrate_images", "thickness_score"]
+
+logger = logging.getLogger(__name__)
+
+#: Baseline that looks at the organ's outline alone.
+THICKNESS = "thickness of the retina, z-score"
+SMOOTHING = 8  # columns of the model's grid that a thickness is averaged over
+
+
+def calibrate_images(
+    cases: Sequence[dict],
+    methods: Mapping[str, Inferer],
+    network: torch.nn.Module,
+    preprocessing: Callable,
+    device: torch.device,
+    path: str | Path,
+    weights: Sequence[str | Path],
+    region: str,
+) -> None:
+    """Fit the calibration of every method on the organ in normal images and write it to ``path``."""
+    scored = _scored(cases, methods, network, preprocessing, device, region)
+    for name, method in methods.items():
+        settings = {k: v for k, v in vars(method).items() if isinstance(v, (str, int, float, bool))}
+        healthy = np.concatenate([image["voxels"][name] for image in scored])
+        write_calibration(path, name, Calibration.fit(healthy, weights_hash(*weights), settings))
+        logger.info("%s calibrated on %d healthy voxels → %s", name, len(healthy), path)
+
+
+def benchmark_images(
+    cases: Sequence[dict],
+    healthy_cases: Sequence[dict],
+    methods: Mapping[str, Inferer],
+    network: torch.nn.Module,
+    preprocessing: Callable,
+    device: torch.device,
+    output_dir: str | Path,
+    region: str,
+    scored_ml: float,
+) -> dict[str, dict]:
+    """Run the protocol and write ``table.csv`` (every figure), ``table.md`` and ``images.csv`` (a row an image).
+
+    Args:
+        cases: test cases with ``kind`` and ``subject``.
+        healthy_cases: normal images of other patients, which set thresholds and the normal thickness.
+        methods: name → inferer.
+        network, preprocessing, device: as in the main job.
+        output_dir: folder of the tables.
+        region: key of the organ's mask.
+        scored_ml: see `bundle.scoring.findings.case_score`.
+
+    Returns:
+        row name → figures.
+    """
+    healthy = _scored(healthy_cases, methods, network, preprocessing, device, region, scored_ml)
+    scored = _scored(cases, methods, network, preprocessing, device, region, scored_ml)
+    profiles = np.concatenate([image["thickness"] for image in healthy])
+    for image in scored:
+        image["score"][THICKNESS] = thickness_score(image["thickness"], profiles.mean(), profiles.std())
+    rows = {}
+    for name in (THICKNESS, *methods):
+        rows[name] = _against(scored, name)
+        if name in methods:
+            rows[name] |= _reached(scored, healthy, name)
+            rows[name]["synthetic_auprc"] = _synthetic_auprc(scored, methods[name], network, device, region)
+            rows[name]["seconds"] = float(np.mean([image["seconds"][name] for image in scored]))
+        logger.info("%s: %s", name, {k: v for k, v in rows[name].items() if not isinstance(v, tuple)})
+    output_dir = Path(output_dir)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    _write_images(output_dir / "images.csv", scored)
+    _write_tables(output_dir, rows, scored)
+    return rows
+
+
+def thickness_score(profile: np.ndarray, mean: float, sd: float) -> float:
+    """How far the organ's thickness strays from normal: 95th percentile over columns of |z|."""
+    return float(np.percentile(np.abs(profile - mean) / max(sd, 1e-9), 95))
+
+
+def _scored(cases, methods, network, preprocessing, device, region, scored_ml=1.0) -> list[dict]:
+    """Every method on every image that can be read; one that cannot is named and left out."""
+    network.eval()
+    scored = []
+    for case in tqdm(cases, desc="images", disable=None):
+        try:
+            item = preprocessing({key: case[key] for key in ("image", "voxel_um", "name") if key in case})
+        except ScanError as error:
+            logger.error("left out: %s", error)
+            continue
+        image = {"name": case["name"], "subject": case["subject"], "kind": case.get("kind", NORMAL), "item": item}
+        image |= {"score": {}, "voxels": {}, "seconds": {}}
+        organ = inverted(item, item[region], preprocessing)
+        inside = organ[0].numpy() > 0.5
+        image["thickness"] = _profile(item[region][0].numpy())
+        for name, method in methods.items():
+            started = time.perf_counter()
+            raw = method(item["image"].as_tensor()[None].to(device), network)[0].cpu()
+            scores = np.where(inside, inverted(item, raw, preprocessing)[0].numpy(), 0)
+            image["seconds"][name] = time.perf_counter() - started
+            image["voxels"][name] = scores[inside].astype(np.float32)
+            image["score"][name] = case_score(scores, np.asarray(organ.affine), scored_ml)
+        scored.append(image)
+    return scored
+
+
+def _profile(mask: np.ndarray) -> np.ndarray:
+    """Thickness of the organ, rows of the model's grid, averaged over neighbouring columns; (columns x B-scans,)."""
+    thickness = (mask > 0.5).sum(1).astype(float)
+    kernel = np.ones(SMOOTHING) / SMOOTHING
+    return np.concatenate([np.convolve(column, kernel, mode="valid") for column in thickness.T])
+
+
+def _patients(scored: Sequence[dict], name: str) -> dict[str, np.ndarray]:
+    """Kind → scores of its patients."""
+    by_patient: dict[tuple[str, str], list[float]] = {}
+    for image in scored:
+        by_patient.setdefault((image["kind"], image["subject"]), []).append(image["score"][name])
+    kinds = sorted({kind for kind, _ in by_patient})
+    return {kind: np.array([np.mean(v) for (k, _), v in by_patient.items() if k == kind]) for kind in kinds}
+
+
+def _against(scored: Sequence[dict], name: str, draws: int = 2000) -> dict[str, object]:
+    """AUROC of normal against each kind and all of them, average precision against all, with intervals."""
+    groups = _patients(scored, name)
+    normal, rng = groups.pop(NORMAL), np.random.RandomState(0)
+    row: dict[str, object] = {}
+    for kind, ill in [*groups.items(), ("all", np.concatenate(list(groups.values())))]:
+        figures = {"auroc": roc_auc_score, **({"ap": average_precision_score} if kind == "all" else {})}
+        for metric, function in figures.items():
+            values = [
+                _compared(function, rng.choice(normal, len(normal)), rng.choice(ill, len(ill))) for _ in range(draws)
+            ]
+            row[f"{metric}_{kind}"] = _compared(function, normal, ill)
+            row[f"{metric}_{kind}_interval"] = tuple(np.percentile(values, [2.5, 97.5]))
+    return row
+
+
+def _compared(function: Callable, normal: np.ndarray, ill: np.ndarray) -> float:
+    return float(function([0] * len(normal) + [1] * len(ill), [*normal, *ill]))
+
+
+def _reached(scored: Sequence[dict], healthy: Sequence[dict], name: str) -> dict[str, float]:
+    """False-positive rates that thresholds of other normal images reach in the tested normal ones."""
+    known = np.concatenate([image["voxels"][name] for image in healthy])
+    tested = np.concatenate([image["voxels"][name] for image in scored if image["kind"] == NORMAL])
+    return {f"reached_rate_{rate:g}": float((tested >= np.quantile(known, 1 - rate)).mean()) for rate in RATES}
+
+
+def _synthetic_auprc(scored: Sequence[dict], method: Inferer, network, device, region: str) -> float:
+    """Pooled over the organ's voxels of tested normal images, each with synthetic anomalies of the unseen family."""
+    anomaly = RandSyntheticAnomaly(shapes=["polygon"], textures=["gain", "mirrored"]).set_random_state(0)
+    scores, masks = [], []
+    for image in (image for image in scored if image["kind"] == NORMAL):
+        volume, organ = (image["item"][key].as_tensor() for key in ("image", region))
+        twins = [anomaly(volume[..., z], region=organ[..., z]) for z in range(volume.shape[-1])]
+        twin, mask = (torch.stack(parts, dim=-1) for parts in zip(*twins, strict=True))
+        inside = (organ > 0.5).numpy()
+        scores.append(method(twin[None].to(device), network)[0].cpu().numpy()[inside])
+        masks.append(mask.numpy()[inside] > 0.5)
+    return Pooled.of(scores, masks).figures()["auprc"]
+
+
+def _write_images(path: Path, scored: Sequence[dict]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["name", "subject", "kind", *scored[0]["score"]])
+        for image in scored:
+            values = [f"{value:.4g}" for value in image["score"].values()]
+            writer.writerow([image["name"], image["subject"], image["kind"], *values])
+
+
+def _write_tables(folder: Path, rows: Mapping[str, Mapping], scored: Sequence[dict]) -> None:
+    keys = list(dict.fromkeys(key for row in rows.values() for key in row))
+    with (folder / "table.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["method", *keys])
+        for name, row in rows.items():
+            cells = (row.get(key, "") for key in keys)
+            writer.writerow([name, *("–".join(f"{c:.4g}" for c in v) if isinstance(v, tuple) else v for v in cells)])
+    groups = _patients(scored, next(iter(rows)))
+    shown = [key for key in keys if not key.endswith("_interval")]
+    lines = [
+        ", ".join(f"{len(v)} patients {kind}" for kind, v in groups.items()) + ". Intervals: 95 %, patient bootstrap.",
+        "",
+        "| method | " + " | ".join(key.replace("_", " ") for key in shown) + " |",
+        "|---" * (len(shown) + 1) + "|",
+    ]
+    for name, row in rows.items():
+        lines.append(f"| {name} | " + " | ".join(_cell(row, key) for key in shown) + " |")
+    (folder / "table.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _cell(row: Mapping, key: str) -> str:
+    if key not in row:
+        return ""
+    if f"{key}_interval" in row:
+        low, high = row[f"{key}_interval"]
+        return f"{row[key]:.3f} ({low:.3f}–{high:.3f})"
+    return f"{row[key]:.2%}" if key.startswith("reached") else f"{row[key]:.3f}"

@@ -1,0 +1,370 @@
+"""Retinal B-scans from what a camera gives to the model's grid, and back: the retina found, flattened, cut out.
+
+The retina lies between the inner limiting membrane (ILM, its border with the dark vitreous) and the retinal pigment
+epithelium (RPE, the bright band at its outer border). Both are found as best paths through the B-scan by dynamic
+programming, as is usual since Chiu et al., Optics Express 18 (2010). The B-scan is flattened along a smooth curve under
+the RPE, not along the RPE itself: what lifts it (drusen, a detachment) has to stay visible.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import InvertibleTransform, MapTransform
+from monai.utils import TraceKeys
+from scipy import ndimage
+
+from ..errors import ScanError
+from ..io.oct import read_oct
+
+__all__ = ["FlattenRetinad", "LoadOctd", "RetinaMaskd", "Retina", "ScaleRetinaIntensityd", "fill_of", "find_retina"]
+
+THICKNESS_UM = (60.0, 1400.0)  # of any retina, ill ones included
+STANDS_OUT = 2.0  # standard deviations of the B-scan's noise that the retina is brighter than the vitreous
+BELOW_UM = 45.0  # that the band goes on below the curve: what is anomalous there still touches the RPE
+WHITE = 0.97  # of the highest value: fill is as bright, the JPEG's ringing around it left aside
+FILL_SHARE = 0.002  # of the B-scan: a smaller white patch is a reflection
+
+
+@dataclass(frozen=True)
+class Retina:
+    """Where the retina of a B-scan lies; rows as floats, one a column (X,).
+
+    Attributes:
+        ilm: inner border.
+        rpe: the bright outer band, with all its bumps.
+        base: smooth curve that the RPE would follow without them.
+        contrast: how far the band stands out, standard deviations of the noise.
+    """
+
+    ilm: np.ndarray
+    rpe: np.ndarray
+    base: np.ndarray
+    contrast: float
+
+
+class LoadOctd(MapTransform):
+    """Read scans by `bundle.io.oct.read_oct`.
+
+    Args:
+        keys: keys of paths, or scans in memory (`bundle.io.oct.oct_scan`).
+        voxel_um: voxel size where files do not say; a case may bring its own under ``voxel_um``.
+        allow_missing_keys: leave out keys that a case has not got.
+    """
+
+    def __init__(
+        self, keys: KeysCollection, voxel_um: Sequence[float] | None = None, allow_missing_keys: bool = False
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.voxel_um = voxel_um
+
+    def __call__(self, data: Mapping[Hashable, object]) -> dict:
+        d = dict(data)
+        for key in self.key_iterator(d):
+            if not isinstance(d[key], MetaTensor):
+                d[key] = read_oct(d[key], d.get("voxel_um", self.voxel_um))
+        return d
+
+
+class RetinaMaskd(MapTransform):
+    """Find the retina in every B-scan; add its mask, and for `FlattenRetinad` the curve under it.
+
+    B-scans of a volume in which none is found take the curve of their neighbours, and no mask.
+
+    Args:
+        keys: key of the scan (1, X, Y, Z), vitreous at Y = 0.
+        mask_key: where the mask (1, X, Y, Z) goes.
+
+    Raises:
+        ScanError: when no B-scan shows a retina.
+    """
+
+    def __init__(self, keys: KeysCollection, mask_key: str = "retina") -> None:
+        super().__init__(keys)
+        self.mask_key = mask_key
+
+    def __call__(self, data: Mapping[Hashable, object]) -> dict:
+        d = dict(data)
+        for key in self.key_iterator(d):
+            scan = d[key]
+            pixel_um = [1000 * float(s) for s in scan.pixdim[:2]]
+            volume = scan[0].numpy()
+            found = [find_retina(volume[..., z], pixel_um) for z in range(volume.shape[2])]
+            if not any(found):
+                name = scan.meta.get("filename_or_obj", key)
+                raise ScanError(name, "no retina stands out in it", "Check that it is a B-scan, vitreous at the top")
+            mask = np.zeros(volume.shape, np.float32)
+            rows = np.arange(volume.shape[1])
+            for z, one in enumerate(found):
+                if one is not None:
+                    low = one.base + BELOW_UM / pixel_um[1]
+                    mask[..., z] = (rows >= one.ilm[:, None]) & (rows <= low[:, None])
+            fill = np.stack([fill_of(volume[..., z]) for z in range(volume.shape[2])], axis=-1)
+            mask[fill] = 0
+            d[self.mask_key] = MetaTensor(torch.from_numpy(mask)[None], meta=scan.meta)
+            d[f"{self.mask_key}_base"] = _for_all([one and one.base for one in found])
+        return d
+
+
+class ScaleRetinaIntensityd(MapTransform):
+    """Intensities in units of the retina's: 0 is the vitreous, 1 ``headroom`` times the retina above it.
+
+    The two references are medians of the smoothed scan, one pair a scan: speckle, which an average of frames lacks,
+    does not move them. Fill counts as vitreous.
+
+    Args:
+        keys: keys of scans (1, X, Y, Z).
+        headroom: where the scale ends.
+        mask_key: of the retina.
+    """
+
+    def __init__(self, keys: KeysCollection, headroom: float = 3.5, mask_key: str = "retina") -> None:
+        super().__init__(keys)
+        self.headroom, self.mask_key = headroom, mask_key
+
+    def __call__(self, data: Mapping[Hashable, object]) -> dict:
+        d = dict(data)
+        for key in self.key_iterator(d):
+            scan = d[key]
+            volume = scan[0].numpy()
+            fill = np.stack([fill_of(volume[..., z]) for z in range(volume.shape[2])], axis=-1)
+            retina = d[self.mask_key][0].numpy() > 0
+            smooth = ndimage.median_filter(volume, size=(7, 3, 1))
+            above = ~fill & ~retina & (np.cumsum(retina, axis=1) == 0) & retina.any(1, keepdims=True)
+            floor = float(np.median(smooth[above])) if above.any() else float(np.percentile(smooth[~fill], 5))
+            reference = float(np.median(smooth[retina])) - floor
+            if reference <= 0:
+                name = scan.meta.get("filename_or_obj", key)
+                raise ScanError(name, "its retina is no brighter than the vitreous", "Check the scan")
+            scaled = np.where(fill, 0, np.clip((volume - floor) / (self.headroom * reference), 0, 1))
+            d[key] = MetaTensor(torch.from_numpy(scaled.astype(np.float32))[None], meta=scan.meta)
+        return d
+
+
+class FlattenRetinad(MapTransform, InvertibleTransform):
+    """Resample B-scans onto the model's grid, along the curve under the RPE; its inverse returns to the scan's grid.
+
+    Rows of the grid are at fixed depths from the curve, columns as far apart as ``spacing_um`` says, as many as the
+    B-scan has room for; B-scans stay as they are.
+
+    Args:
+        keys: keys of tensors (1, X, Y, Z) on one grid.
+        spacing_um: of the grid, along the B-scan and into depth.
+        rows: of the grid.
+        above_um: depth of the first row above the curve.
+        base_key: of the curve, from `RetinaMaskd`.
+        allow_missing_keys: leave out keys that a case has not got.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        spacing_um: tuple[float, float] = (24.0, 6.0),
+        rows: int = 128,
+        above_um: float = 660.0,
+        base_key: str = "retina_base",
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.spacing_um, self.rows, self.above_um, self.base_key = tuple(spacing_um), rows, above_um, base_key
+
+    def __call__(self, data: Mapping[Hashable, object]) -> dict:
+        d = dict(data)
+        base = np.asarray(d[self.base_key], dtype=np.float64)  # (X, Z)
+        for key in self.key_iterator(d):
+            d[key] = self._flat(d[key], base)
+        return d
+
+    def inverse(self, data: Mapping[Hashable, object]) -> dict:
+        d = dict(data)
+        for key in self.key_iterator(d):
+            d[key] = self._back(d[key])
+        return d
+
+    def _flat(self, scan: MetaTensor, base: np.ndarray) -> MetaTensor:
+        volume, step = scan[0].numpy(), self._step(scan)
+        columns = max(1, int(np.ceil(volume.shape[0] / step[0])))
+        x = (np.arange(columns) + 0.5) * step[0] - 0.5
+        smooth = ndimage.gaussian_filter(volume, [0.5 * np.sqrt(max(s * s - 1, 0)) for s in step] + [0])
+        flat = np.stack([self._cut(smooth[..., z], x, base[:, z], step[1]) for z in range(volume.shape[2])], axis=-1)
+        affine = scan.affine.numpy() @ np.diag([*step, 1.0, 1.0])
+        result = MetaTensor(torch.from_numpy(flat.astype(np.float32))[None], affine=affine, meta=scan.meta)
+        result.affine = torch.as_tensor(affine)
+        trace = {"base": base.tolist(), "affine": scan.affine.tolist(), "step": list(step)}
+        self.push_transform(result, orig_size=volume.shape, extra_info=trace)
+        return result
+
+    def _cut(self, bscan: np.ndarray, x: np.ndarray, base: np.ndarray, step: float) -> np.ndarray:
+        curve = np.interp(x, np.arange(len(base)), base)
+        rows = curve[:, None] + (np.arange(self.rows) * self.spacing_um[1] - self.above_um) / self.spacing_um[1] * step
+        return ndimage.map_coordinates(bscan, [np.broadcast_to(x[:, None], rows.shape), rows], order=1, cval=0.0)
+
+    def _back(self, flat: MetaTensor) -> MetaTensor:
+        applied = self.pop_transform(flat)
+        trace, size = applied[TraceKeys.EXTRA_INFO], tuple(applied[TraceKeys.ORIG_SIZE])
+        base, step = np.asarray(trace["base"], dtype=np.float64), trace["step"]
+        volume = flat[0].cpu().numpy()
+        x = (np.arange(size[0]) + 0.5) / step[0] - 0.5
+        y = np.arange(size[1])
+        scan = np.zeros(size, np.float32)
+        for z in range(size[2]):
+            depth = (y[None] - base[:, z][:, None]) / step[1] + self.above_um / self.spacing_um[1]
+            columns = np.broadcast_to(np.clip(x, 0, volume.shape[0] - 1)[:, None], depth.shape)
+            scan[..., z] = ndimage.map_coordinates(volume[..., z], [columns, depth], order=1, cval=0.0)
+        result = MetaTensor(torch.from_numpy(scan)[None], meta=flat.meta, applied_operations=flat.applied_operations)
+        result.affine = torch.as_tensor(trace["affine"], dtype=torch.float64)
+        return result
+
+    def _step(self, scan: MetaTensor) -> tuple[float, float]:
+        """Spacing of the grid in voxels of the scan."""
+        pixel = [1000 * float(s) for s in scan.pixdim[:2]]
+        return self.spacing_um[0] / pixel[0], self.spacing_um[1] / pixel[1]
+
+
+def fill_of(bscan: np.ndarray) -> np.ndarray:
+    """Pixels that a program put there: white or black areas of one value that touch the border.
+
+    Rotated and shifted B-scans have them in their corners and along their edges.
+
+    Args:
+        bscan: (X, Y).
+
+    Returns:
+        bool, same shape.
+    """
+    fill = np.zeros(bscan.shape, bool)
+    top, low = float(bscan.max()), float(bscan.min())
+    flat = ndimage.maximum_filter(bscan, 5) - ndimage.minimum_filter(bscan, 5) <= 0.02 * (top - low)
+    for extreme in (bscan >= low + WHITE * (top - low), (bscan <= low + (1 - WHITE) / 2 * (top - low)) & flat):
+        pieces, count = ndimage.label(extreme)
+        if not count:
+            continue
+        border = np.unique(np.concatenate([pieces[0], pieces[-1], pieces[:, 0], pieces[:, -1]]))
+        sizes = np.bincount(pieces.ravel())
+        large = [number for number in border if number and sizes[number] >= FILL_SHARE * bscan.size]
+        fill |= np.isin(pieces, large)
+    return ndimage.binary_dilation(fill, iterations=3) if fill.any() else fill
+
+
+def find_retina(bscan: np.ndarray, pixel_um: Sequence[float]) -> Retina | None:
+    """The borders of the retina in a B-scan.
+
+    Args:
+        bscan: (X, Y), vitreous at Y = 0.
+        pixel_um: size along X and Y.
+
+    Returns:
+        where it lies; None where none stands out.
+    """
+    fill = fill_of(bscan)
+    usable = bscan[~fill]
+    if usable.size < 0.1 * bscan.size or usable.max() == usable.min():
+        return None
+    step = (max(1, round(24 / pixel_um[0])), max(1, round(6 / pixel_um[1])))
+    small, valid = _shrunk(np.where(fill, np.median(usable), bscan), step), _shrunk((~fill).astype(float), step) > 0.5
+    unit = (pixel_um[0] * step[0], pixel_um[1] * step[1])
+    floor = np.percentile(small[valid], 20)
+    light = np.where(valid, np.clip(small - floor, 0, np.percentile(small[valid], 99.5) - floor), 0)
+    rpe = _best_path(_outer_band(light, unit), slope=3)
+    ilm = _best_path(_inner_border(light, valid, rpe, unit), slope=3)
+    contrast = _contrast(small, valid, ilm, rpe)
+    thickness = float(np.median(rpe - ilm)) * unit[1]
+    if contrast < STANDS_OUT or not THICKNESS_UM[0] <= thickness <= THICKNESS_UM[1]:
+        return None
+    at = (np.arange(len(rpe)) + 0.5) * step[0] - 0.5
+    x = np.arange(bscan.shape[0])
+    full = [np.interp(x, at, (path + 0.5) * step[1] - 0.5) for path in (ilm, rpe, _under(rpe))]
+    return Retina(*full, contrast)
+
+
+def _shrunk(bscan: np.ndarray, step: tuple[int, int]) -> np.ndarray:
+    """Means of blocks: speckle averages out; the last ones may be smaller."""
+    padded = np.pad(bscan, [(0, -n % s) for n, s in zip(bscan.shape, step, strict=True)], mode="edge")
+    return padded.reshape(padded.shape[0] // step[0], step[0], -1, step[1]).mean((1, 3))
+
+
+def _outer_band(light: np.ndarray, unit: tuple[float, float]) -> np.ndarray:
+    """How much a pixel looks like RPE: bright, retina above it, and darker well below it."""
+    smooth = ndimage.gaussian_filter(light, (24 / unit[0], 6 / unit[1]))
+
+    def mean_of(first_um: float, last_um: float) -> np.ndarray:
+        """Mean from ``first_um`` to ``last_um`` below each pixel; negative is above."""
+        first, last = round(first_um / unit[1]), round(last_um / unit[1])
+        sums = np.cumsum(np.pad(smooth, ((0, 0), (1, 0))), axis=1)
+        rows = np.arange(smooth.shape[1])
+        low, high = (np.clip(rows + e, 0, smooth.shape[1]) for e in (first, last + 1))
+        return (sums[:, high] - sums[:, low]) / max(last - first + 1, 1)
+
+    return smooth + 0.8 * mean_of(-220, -40) - 0.8 * mean_of(60, 300)
+
+
+def _inner_border(light: np.ndarray, valid: np.ndarray, rpe: np.ndarray, unit: tuple[float, float]) -> np.ndarray:
+    """How much a pixel looks like ILM: dark all the way above it, bright below it."""
+    smooth = ndimage.gaussian_filter(light, (24 / unit[0], 4 / unit[1]))
+    edge = ndimage.gaussian_filter1d(smooth, 9 / unit[1], axis=1, order=1)
+    edge = edge / (np.percentile(np.abs(edge), 99) + 1e-9)
+    rows = np.arange(light.shape[1])
+    reach = ndimage.uniform_filter1d(smooth, max(3, round(90 / unit[1])), axis=1)
+    lowest = np.minimum.accumulate(reach, axis=1)
+    above = np.maximum.accumulate(ndimage.uniform_filter1d(smooth, max(3, round(30 / unit[1])), axis=1), axis=1)
+    above = np.roll(above, round(30 / unit[1]), axis=1) - lowest
+    score = edge - 0.6 * above / (np.percentile(smooth, 99) + 1e-9)
+    between = (rows < rpe[:, None] - THICKNESS_UM[0] / unit[1]) & (rows > rpe[:, None] - THICKNESS_UM[1] / unit[1])
+    return np.where(between & valid, score, score.min() - 5)
+
+
+def _best_path(score: np.ndarray, slope: int) -> np.ndarray:
+    """Row in every column (X,) of the path with the highest sum that moves ``slope`` rows a column at most."""
+    total, came = score[0].copy(), np.zeros(score.shape, np.int64)
+    cost = 0.15 * np.ptp(score) / slope
+    for column in range(1, len(score)):
+        moves = np.stack(
+            [
+                np.roll(np.pad(total, slope, constant_values=-np.inf), -m)[slope:-slope] - cost * abs(m) ** 1.5 / 8
+                for m in range(-slope, slope + 1)
+            ]
+        )
+        best = moves.argmax(0)
+        came[column] = np.arange(len(total)) + best - slope
+        total = moves[best, np.arange(len(total))] + score[column]
+    path = np.empty(len(score), np.int64)
+    path[-1] = total.argmax()
+    for column in range(len(score) - 1, 0, -1):
+        path[column - 1] = np.clip(came[column, path[column]], 0, len(total) - 1)
+    return path.astype(float)
+
+
+def _under(rpe: np.ndarray, degree: int = 4, rounds: int = 12) -> np.ndarray:
+    """A polynomial under the path that bumps upwards do not lift: points above it lose weight round by round."""
+    x = np.linspace(-1, 1, len(rpe))
+    weights = np.ones(len(rpe))
+    degree = min(degree, max(len(rpe) - 1, 0))
+    for _ in range(rounds):
+        curve = np.polynomial.polynomial.polyval(x, np.polynomial.polynomial.polyfit(x, rpe, degree, w=weights))
+        apart = rpe - curve  # positive: below
+        scale = 1.4826 * np.median(np.abs(apart)) + 0.5
+        weights = np.sqrt(1 / (1 + (apart / scale / np.where(apart < 0, 1.0, 2.5)) ** 2))
+    return curve
+
+
+def _contrast(small: np.ndarray, valid: np.ndarray, ilm: np.ndarray, rpe: np.ndarray) -> float:
+    rows = np.arange(small.shape[1])
+    band = (rows >= ilm[:, None]) & (rows <= rpe[:, None]) & valid
+    above = (rows < ilm[:, None] - 3) & valid
+    if not band.any():
+        return 0.0
+    rest = small[above] if above.sum() > 20 else small[valid & ~band]
+    return float((small[band].mean() - rest.mean()) / (rest.std() + 1e-6)) if rest.size else 0.0
+
+
+def _for_all(curves: list[np.ndarray | None]) -> np.ndarray:
+    """(X, Z): a curve for every B-scan, interpolated where none was found."""
+    known = [z for z, curve in enumerate(curves) if curve is not None]
+    table = np.stack([curves[z] for z in known], axis=1)
+    everywhere = np.arange(len(curves))
+    return np.stack([np.interp(everywhere, known, row) for row in table])

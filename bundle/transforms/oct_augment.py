@@ -1,0 +1,150 @@
+"""What a healthy retina may look like from another camera: place, thickness, contrast, speckle, shadows."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.transforms import (
+    Compose,
+    MapTransform,
+    RandAdjustContrastd,
+    RandAffined,
+    RandBiasFieldd,
+    RandFlipd,
+    RandGaussianSmoothd,
+    Randomizable,
+    RandomizableTransform,
+    RandScaleIntensityd,
+    RandSpatialCropd,
+    SpatialPadd,
+)
+from monai.utils import ensure_tuple
+from scipy import ndimage
+
+__all__ = ["RandCamerad", "RandSpeckled", "RandVesselShadowd"]
+
+
+class RandSpeckled(RandomizableTransform, MapTransform):
+    """Multiplicative speckle, a little wider than deep, and some noise of the detector.
+
+    Args:
+        keys: keys of B-scans (1, X, Y) in [0, 1].
+        prob: how often.
+        strength: most of its standard deviation, in parts of the signal.
+    """
+
+    def __init__(self, keys: KeysCollection, prob: float = 0.5, strength: float = 0.35) -> None:
+        MapTransform.__init__(self, keys)
+        RandomizableTransform.__init__(self, prob)
+        self.strength = strength
+
+    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict:
+        d = dict(data)
+        self.randomize(None)
+        if self._do_transform:
+            strength, floor, width = self.R.uniform(0, self.strength), self.R.uniform(0, 0.05), self.R.uniform(0.2, 0.9)
+            for key in self.key_iterator(d):
+                noise = [self.R.standard_normal(d[key].shape[1:]).astype(np.float32) for _ in range(2)]
+                wide = [ndimage.gaussian_filter(n, (width, width / 2)) for n in noise]
+                signal, ground = (torch.from_numpy(n / max(float(n.std()), 1e-6)) for n in wide)
+                d[key] = (d[key] * (1 + strength * signal) + floor * ground.abs()).clamp(0, 1)
+        return d
+
+
+class RandVesselShadowd(RandomizableTransform, MapTransform):
+    """Shadows of vessels: columns darker below the inner retina. Every healthy retina has some.
+
+    Args:
+        keys: keys of B-scans (1, X, Y).
+        prob: how often.
+        max_count: most shadows.
+    """
+
+    def __init__(self, keys: KeysCollection, prob: float = 0.4, max_count: int = 5) -> None:
+        MapTransform.__init__(self, keys)
+        RandomizableTransform.__init__(self, prob)
+        self.max_count = max_count
+
+    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict:
+        d = dict(data)
+        self.randomize(None)
+        if not self._do_transform:
+            return d
+        for key in self.key_iterator(d):
+            columns, light = torch.arange(d[key].shape[1]).float()[:, None], d[key][0]
+            # Below a fifth of all the light of a column: under the nerve fibres, wherever they are.
+            below = (light.cumsum(1) > 0.2 * light.sum(1, keepdim=True)).float()
+            for _ in range(self.R.randint(1, self.max_count + 1)):
+                centre, width = self.R.uniform(0, d[key].shape[1]), self.R.uniform(0.5, 2.5)
+                shadow = self.R.uniform(0.1, 0.6) * torch.exp(-0.5 * ((columns - centre) / width) ** 2)
+                light = light * (1 - shadow * below)
+            d[key] = light[None]
+        return d
+
+
+class RandCamerad(MapTransform, Randomizable):
+    """Random place, retina and camera of flattened B-scans (1, X, Y) in [0, 1], which they stay in.
+
+    A piece of fixed size is cut out, since B-scans have many widths.
+
+    Args:
+        keys: keys of B-scans of one eye, which share every draw.
+        mask_keys: keys of masks that go along.
+        donor_key: another B-scan, cut to the same size on its own, where there is one.
+        size: of the piece, along the B-scan and into depth.
+        strength: 0 only cuts, 1 is for training.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        mask_keys: KeysCollection = (),
+        donor_key: str = "donor",
+        size: tuple[int, int] = (128, 128),
+        strength: float = 1.0,
+    ) -> None:
+        super().__init__(keys)
+        self.mask_keys, self.donor_key = ensure_tuple(mask_keys), donor_key
+        s, posed = strength, (*self.keys, *self.mask_keys)
+        everything = (*posed, donor_key)
+        modes = ("bilinear",) * len(self.keys) + ("nearest",) * len(self.mask_keys)
+        self.transform = Compose(
+            [
+                SpatialPadd(everything, spatial_size=size, allow_missing_keys=True),
+                RandSpatialCropd(posed, roi_size=size, random_size=False, allow_missing_keys=True),
+                RandSpatialCropd(donor_key, roi_size=size, random_size=False, allow_missing_keys=True),
+                RandFlipd(posed, prob=0.5 * s, spatial_axis=0, allow_missing_keys=True),
+                RandAffined(
+                    posed,
+                    prob=0.8 * s,
+                    rotate_range=0.03,
+                    scale_range=((-0.2, 0.2), (-0.15, 0.15)),
+                    translate_range=((0, 0), (-5, 5)),
+                    mode=modes,
+                    padding_mode="border",
+                    allow_missing_keys=True,
+                ),
+                RandVesselShadowd(self.keys, prob=0.4 * s),
+                RandBiasFieldd(self.keys, prob=0.3 * s, degree=2, coeff_range=(0.0, 0.15)),
+                RandScaleIntensityd(self.keys, prob=0.8 * s, factors=0.25),
+                RandAdjustContrastd(self.keys, prob=0.6 * s, gamma=(0.65, 1.6)),
+                RandGaussianSmoothd(self.keys, prob=0.3 * s, sigma_x=(0.3, 1.0), sigma_y=(0.3, 0.9)),
+                RandSpeckled(self.keys, prob=0.6 * s),
+            ]
+        )
+
+    def set_random_state(self, seed: int | None = None, state=None) -> RandCamerad:
+        self.transform.set_random_state(seed, state)
+        return self
+
+    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict:
+        d = self.transform(dict(data))
+        for key in (*self.keys, *self.mask_keys, self.donor_key):
+            if key in d:
+                d[key] = d[key].as_tensor() if hasattr(d[key], "as_tensor") else d[key]
+        for key in self.keys:
+            d[key] = d[key].clamp(0, 1)
+        return d
