@@ -67,6 +67,13 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
     run.add_argument("--jobs", type=_positive, default=2, help="scans read and written while another is computed")
     run.add_argument("--timeout", type=float, help="seconds that one scan may take")
+    run.add_argument(
+        "--viewer",
+        action="append",
+        default=[],
+        metavar="CASE|N",
+        help="show the volumes of this case, or of the N highest scores, in the report; repeatable",
+    )
     run.add_argument("-v", "--verbose", action="store_true", help="say more")
     run.add_argument("-q", "--quiet", action="store_true", help="say failures only")
     return parser
@@ -164,7 +171,15 @@ def _run_plan(plan, passed, job, options: argparse.Namespace) -> int:
 
         with bar:
             records = run_batch(
-                plan, job, options.output, options.jobs, options.overwrite, options.timeout, told, passed
+                plan,
+                job,
+                options.output,
+                options.jobs,
+                options.overwrite,
+                options.timeout,
+                told,
+                passed,
+                options.viewer,
             )
         failed = sum(record.status == "failed" for record in records)
         logger.info("%d of %d done, %d failed: %s", len(records) - failed, len(plan), failed, options.output / TABLE)

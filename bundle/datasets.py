@@ -87,7 +87,13 @@ def select_subjects(cases: Sequence[dict], split: str | Path, part: str) -> list
 
 
 #: What a training data set may look like on disk → how its cases are found.
-LAYOUTS = {"bids_lesion": lesion_cases, "bids": find_scans, "brats": brats_cases, "oct": normal_oct_cases, "oct_all": oct_cases}
+LAYOUTS = {
+    "bids_lesion": lesion_cases,
+    "bids": find_scans,
+    "brats": brats_cases,
+    "oct": normal_oct_cases,
+    "oct_all": oct_cases,
+}
 
 
 def training_cases(root: str | Path, part: str, layout: str = "bids_lesion", split: str | Path | None = None) -> list:
@@ -97,7 +103,7 @@ def training_cases(root: str | Path, part: str, layout: str = "bids_lesion", spl
         root: folder of the data set.
         part: ``training``, ``validation`` or ``test``.
         layout: ``bids_lesion`` (BIDS with lesion masks, whose slices are left out), ``bids`` (healthy scans), ``brats``
-            (as downloaded) ``oct`` (B-scans in folders by disease, of which NORMAL is taken) or ``oct_all`` (all
+            (as downloaded), ``oct`` (B-scans in folders by disease, of which NORMAL is taken) or ``oct_all`` (all
             of them, for tests).
         split: split file; without one, subjects are dealt by a hash of their name: 70 % training, 10 % validation,
             20 % test, the same on every machine.

@@ -38,6 +38,7 @@ class QuickJob:
 
     def __init__(self, seconds=0.0):
         self.seconds = seconds
+        self.calibration_points = {"voxels": 1000, "points": [(v, 10.0**-v, float(v)) for v in (1, 2, 3, 4)]}
 
     def prepare(self, case):
         from bundle.io.nifti import read_scan

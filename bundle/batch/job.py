@@ -8,11 +8,13 @@ import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 
 from .. import __version__, bundle_root
+from ..scoring.calibration import read_calibration
 
 __all__ = ["Job"]
 
@@ -78,6 +80,17 @@ class Job:
     def settings(self) -> dict:
         """What the map hangs on and a user can set, plain values."""
         return {key: self.config.get_parsed_content(key) for key in SETTINGS}
+
+    @property
+    def calibration_points(self) -> dict[str, object]:
+        """What the units of its maps mean: healthy voxels behind them, and the raw score at which each is reached."""
+        path, method = (self.config.get_parsed_content(key) for key in ("calibration", "method"))
+        known = read_calibration(path, method)
+        scores = [float(np.interp(value, known.value, known.score)) for value in (1, 2, 3, 4)]
+        return {
+            "voxels": known.voxels,
+            "points": list(zip((1, 2, 3, 4), (0.1, 0.01, 0.001, 0.0001), scores, strict=True)),
+        }
 
     @property
     def fingerprint(self) -> str:

@@ -61,6 +61,7 @@ def run_batch(
     timeout: float | None = None,
     told: Callable[[Record], None] = lambda record: None,
     passed: Mapping[str, str] | None = None,
+    viewed: Sequence[str] = (),
 ) -> list[Record]:
     """Run the cases of a plan.
 
@@ -73,6 +74,7 @@ def run_batch(
         timeout: seconds a case may take; a case that is stuck is given up, and its thread left behind.
         told: called with every record as it comes.
         passed: series that are passed over, name → why; they get their rows in the table.
+        viewed: cases whose volumes the report shows, see `bundle.batch.page.write_page`.
 
     Returns:
         a record a case; they stand in ``batch.csv`` too, also when the run is interrupted.
@@ -94,7 +96,7 @@ def run_batch(
         finally:
             over = [Record(name, "passed over", reason=why) for name, why in (passed or {}).items()]
             write_table(output / TABLE, [*records, *over])
-            write_page(output, cases, [*records, *over], job.settings)
+            write_page(output, cases, [*records, *over], job, viewed)
     return records
 
 

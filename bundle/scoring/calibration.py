@@ -48,7 +48,7 @@ class Calibration:
     def fit(cls, healthy: np.ndarray, weights: str = "", settings: dict | None = None) -> Calibration:
         """Make the table of the raw scores of healthy head voxels (any shape).
 
-        It ends where ten voxels are left; higher scores go on along its last slope.
+        It ends where ten voxels are left; higher scores go on along the slope of its last decade.
         """
         healthy = np.sort(np.asarray(healthy, dtype=np.float64).ravel())
         deepest = np.log10(max(len(healthy) / 10, 10))
@@ -60,7 +60,9 @@ class Calibration:
     def __call__(self, score: np.ndarray) -> np.ndarray:
         """Raw scores of any shape → values; 0 for a score of 0, strictly rising above the table."""
         known_score, known_value = np.array(self.score), np.array(self.value)
-        slope = (known_value[-1] - known_value[-2]) / (known_score[-1] - known_score[-2])
+        # The slope of the last decade: between the last two points it hangs on a handful of voxels.
+        decade = min(int(np.searchsorted(known_value, known_value[-1] - 1)), len(known_value) - 2)
+        slope = (known_value[-1] - known_value[decade]) / (known_score[-1] - known_score[decade])
         beyond = np.clip(score - known_score[-1], 0, None) * slope
         value = np.interp(score, known_score, known_value) + beyond
         return np.where(np.asarray(score) > 0, value, 0).astype(np.float32)

@@ -22,7 +22,7 @@ from scipy import ndimage
 from ..errors import ScanError
 from ..io.oct import read_oct
 
-__all__ = ["FlattenRetinad", "LoadOctd", "RetinaMaskd", "Retina", "ScaleRetinaIntensityd", "fill_of", "find_retina"]
+__all__ = ["FlattenRetinad", "LoadOctd", "Retina", "RetinaMaskd", "ScaleRetinaIntensityd", "fill_of", "find_retina"]
 
 THICKNESS_UM = (60.0, 1400.0)  # of any retina, ill ones included
 STANDS_OUT = 2.0  # standard deviations of the B-scan's noise that the retina is brighter than the vitreous
