@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-numpy1 lint bench clean
+.PHONY: demo test test-numpy1 acceptance lint bench clean
 
 demo: $(VENV)/installed
 	rm -rf demo
@@ -21,6 +21,10 @@ test: $(VENV)/installed lint
 # JPEG-LS decoder wants NumPy 2; so the bare install is tested too.
 test-numpy1: $(VENV)-numpy1/installed
 	$(VENV)-numpy1/bin/python -m pytest tests --ignore tests/test_training.py
+
+# Minutes, with real scans: a night's batch, killed and started again; its figures stand in docs/batches.md.
+acceptance: $(VENV)/installed
+	$(BIN)/python -m pytest -s tests/acceptance/test_batches.py
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

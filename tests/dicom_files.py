@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pydicom
-from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
-MR = "1.2.840.10008.5.1.4.1.1.4"
+MR, ENHANCED_MR = "1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.4.1"
 
 
 def write_series(folder: Path, array: np.ndarray, affine: np.ndarray, change=None, **tags) -> list[Path]:
@@ -69,6 +69,53 @@ def _dataset(series: str, study: str, frame: str, z: int) -> FileDataset:
     image.SamplesPerPixel, image.PhotometricInterpretation = 1, "MONOCHROME2"
     image.BitsAllocated, image.BitsStored, image.HighBit, image.PixelRepresentation = 16, 12, 11, 0
     return image
+
+
+def write_enhanced(path: Path, array: np.ndarray, affine: np.ndarray, **tags) -> Path:
+    """The same volume as one enhanced multi-frame MR image, its frames in shuffled order."""
+    folder = path.parent / f".{path.name}"
+    singles = [pydicom.dcmread(p) for p in write_series(folder, array, affine)]  # by file name: shuffled
+    for single in folder.iterdir():
+        single.unlink()
+    folder.rmdir()
+    image = singles[0]
+    image.SOPClassUID = image.file_meta.MediaStorageSOPClassUID = ENHANCED_MR
+    image.NumberOfFrames = len(singles)
+    image.ImageType = ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]
+    shared, measures, transformation = Dataset(), Dataset(), Dataset()
+    measures.PixelSpacing, measures.SliceThickness = image.PixelSpacing, image.SliceThickness
+    orientation = Dataset()
+    orientation.ImageOrientationPatient = image.ImageOrientationPatient
+    transformation.RescaleIntercept, transformation.RescaleSlope = image.RescaleIntercept, image.RescaleSlope
+    transformation.RescaleType = "US"
+    shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measures], [orientation]
+    shared.PixelValueTransformationSequence = [transformation]
+    image.SharedFunctionalGroupsSequence = [shared]
+    image.PerFrameFunctionalGroupsSequence = [_frame(single) for single in singles]
+    organization = Dataset()
+    organization.DimensionOrganizationUID = generate_uid()
+    index = Dataset()
+    index.DimensionOrganizationUID = organization.DimensionOrganizationUID
+    index.DimensionIndexPointer, index.FunctionalGroupPointer = 0x00209057, 0x00209111  # in-stack position
+    image.DimensionOrganizationSequence, image.DimensionIndexSequence = [organization], [index]
+    image.PixelData = b"".join(single.PixelData for single in singles)
+    for tag in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness"):
+        delattr(image, tag)
+    for tag in ("RescaleIntercept", "RescaleSlope"):
+        delattr(image, tag)
+    for tag, value in tags.items():
+        setattr(image, tag, value)
+    image.save_as(path, enforce_file_format=True)
+    return path
+
+
+def _frame(single: FileDataset) -> Dataset:
+    group, position, content = Dataset(), Dataset(), Dataset()
+    position.ImagePositionPatient = single.ImagePositionPatient
+    content.StackID, content.InStackPositionNumber = "1", single.InstanceNumber
+    content.DimensionIndexValues = [single.InstanceNumber]
+    group.PlanePositionSequence, group.FrameContentSequence = [position], [content]
+    return group
 
 
 def recompressed(path: Path, syntax: str) -> None:

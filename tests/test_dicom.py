@@ -16,7 +16,7 @@ import SimpleITK as sitk
 from bundle.errors import DatasetError, ScanError
 from bundle.io.dicom import find_series, read_series
 from bundle.io.dicom_results import write_parametric_map, write_segmentation
-from tests.dicom_files import recompressed, write_series
+from tests.dicom_files import recompressed, write_enhanced, write_series
 from tests.test_mri import oblique, reoriented
 
 DCIODVFY = shutil.which("dciodvfy")  # Debian package dicom3tools
@@ -134,6 +134,20 @@ def test_what_would_be_read_wrong_is_refused(tmp_path, volume, reason):
         read_series(one(tmp_path))
     assert caught.value.remedy
     assert "IM0" in caught.value.where
+
+
+@pytest.mark.parametrize("tilt", [0, 23])
+def test_enhanced_multi_frame(tmp_path, volume, tilt):
+    """Frames in any order: the same volume as its single-frame twin, and as SimpleITK's where that sorts them."""
+    affine = oblique(AFFINE, tilt)
+    write_series(tmp_path / "single", volume, affine)
+    write_enhanced(tmp_path / "multi.dcm", volume, affine)
+    expected, scan = read_series(one(tmp_path / "single")), read_series(one(tmp_path / "multi.dcm"))
+    between = np.linalg.inv(expected.affine.numpy()) @ scan.affine.numpy()
+    np.testing.assert_allclose(np.abs(between[:3, :3]).sum(0), 1, atol=1e-4)
+    for voxel in ((0, 0, 0), (5, 9, 2), (3, 1, volume.shape[2] - 1)):
+        place = tuple(np.round((between @ [*voxel, 1])[:3]).astype(int))
+        assert expected[0].numpy()[place] == pytest.approx(scan[0].numpy()[voxel], abs=0.01)
 
 
 def test_copies_of_an_image_count_once(tmp_path, volume):

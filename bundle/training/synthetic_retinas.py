@@ -45,11 +45,11 @@ LAYERS = (
     Layer("outer nuclear", 76, 118, (0.55, 0.2)),
     Layer("external limiting membrane", 6, 6, (0.9, 0.15)),
     Layer("myoid", 18, 22, (0.6, 0.15)),
-    Layer("ellipsoid", 14, 16, (2.1, 0.2)),
+    Layer("ellipsoid", 14, 16, (2.4, 0.2)),
     Layer("outer segments", 18, 26, (1.2, 0.2)),
-    Layer("pigment epithelium", 22, 22, (2.5, 0.2)),
+    Layer("pigment epithelium", 22, 22, (3.0, 0.15)),
 )
-CHOROID = (1.25, 0.3)
+CHOROID = (0.95, 0.25)
 FINE_UM = 3.0  # rows are painted as fine as this and averaged
 
 
@@ -83,7 +83,7 @@ def paint_retina(
         light = np.where(inside, level, light)
     below = depth >= borders[-1][:, None]
     decay = np.exp(-np.maximum(depth - borders[-1][:, None], 0) / rng.uniform(90, 300))
-    texture = np.exp(0.25 * _noise(rng, light.shape, (3, 8)))
+    texture = np.exp(0.2 * _noise(rng, light.shape, (3, 8)))
     light = np.where(below, CHOROID[0] * np.exp(CHOROID[1] * rng.standard_normal()) * decay * texture, light)
     light *= np.exp(0.06 * _noise(rng, light.shape, (6, 3)))
     light = ndimage.gaussian_filter(light, (0.5, rng.uniform(3, 7) / FINE_UM))

@@ -25,7 +25,9 @@ from ..io.oct import read_oct
 __all__ = ["FlattenRetinad", "LoadOctd", "Retina", "RetinaMaskd", "ScaleRetinaIntensityd", "fill_of", "find_retina"]
 
 THICKNESS_UM = (60.0, 1400.0)  # of any retina, ill ones included
-STANDS_OUT = 2.0  # standard deviations of the B-scan's noise that the retina is brighter than the vitreous
+STANDS_OUT = 1.2  # standard deviations of the B-scan's noise that the retina is brighter than the vitreous
+RIDGE = 1.0  # of the band's height above the vitreous, that the epithelium stands out from what lies deep
+CHOROID = 0.15  # of the same, that the choroid is brighter than the vitreous: upside down it is not
 BELOW_UM = 45.0  # that the band goes on below the curve: what is anomalous there still touches the RPE
 WHITE = 0.97  # of the highest value: fill is as bright, the JPEG's ringing around it left aside
 FILL_SHARE = 0.002  # of the B-scan: a smaller white patch is a reflection
@@ -106,7 +108,7 @@ class RetinaMaskd(MapTransform):
                     mask[..., z] = (rows >= one.ilm[:, None]) & (rows <= low[:, None])
             fill = np.stack([fill_of(volume[..., z]) for z in range(volume.shape[2])], axis=-1)
             mask[fill] = 0
-            d[self.mask_key] = MetaTensor(torch.from_numpy(mask)[None], meta=scan.meta)
+            d[self.mask_key] = _like(scan, mask)
             d[f"{self.mask_key}_base"] = _for_all([one and one.base for one in found])
         return d
 
@@ -142,7 +144,7 @@ class ScaleRetinaIntensityd(MapTransform):
                 name = scan.meta.get("filename_or_obj", key)
                 raise ScanError(name, "its retina is no brighter than the vitreous", "Check the scan")
             scaled = np.where(fill, 0, np.clip((volume - floor) / (self.headroom * reference), 0, 1))
-            d[key] = MetaTensor(torch.from_numpy(scaled.astype(np.float32))[None], meta=scan.meta)
+            d[key] = _like(scan, scaled)
         return d
 
 
@@ -193,8 +195,7 @@ class FlattenRetinad(MapTransform, InvertibleTransform):
         smooth = ndimage.gaussian_filter(volume, [0.5 * np.sqrt(max(s * s - 1, 0)) for s in step] + [0])
         flat = np.stack([self._cut(smooth[..., z], x, base[:, z], step[1]) for z in range(volume.shape[2])], axis=-1)
         affine = scan.affine.numpy() @ np.diag([*step, 1.0, 1.0])
-        result = MetaTensor(torch.from_numpy(flat.astype(np.float32))[None], affine=affine, meta=scan.meta)
-        result.affine = torch.as_tensor(affine)
+        result = _like(scan, flat, affine)
         trace = {"base": base.tolist(), "affine": scan.affine.tolist(), "step": list(step)}
         self.push_transform(result, orig_size=volume.shape, extra_info=trace)
         return result
@@ -216,14 +217,24 @@ class FlattenRetinad(MapTransform, InvertibleTransform):
             depth = (y[None] - base[:, z][:, None]) / step[1] + self.above_um / self.spacing_um[1]
             columns = np.broadcast_to(np.clip(x, 0, volume.shape[0] - 1)[:, None], depth.shape)
             scan[..., z] = ndimage.map_coordinates(volume[..., z], [columns, depth], order=1, cval=0.0)
-        result = MetaTensor(torch.from_numpy(scan)[None], meta=flat.meta, applied_operations=flat.applied_operations)
-        result.affine = torch.as_tensor(trace["affine"], dtype=torch.float64)
-        return result
+        return _like(flat, scan, np.asarray(trace["affine"]))
 
     def _step(self, scan: MetaTensor) -> tuple[float, float]:
         """Spacing of the grid in voxels of the scan."""
         pixel = [1000 * float(s) for s in scan.pixdim[:2]]
         return self.spacing_um[0] / pixel[0], self.spacing_um[1] / pixel[1]
+
+
+def _like(scan: MetaTensor, values: np.ndarray, affine: np.ndarray | None = None) -> MetaTensor:
+    """Values (X, Y, Z) with the meta data of a scan, none of it shared, and an affine of their own if there is one."""
+    meta = {key: value for key, value in scan.meta.items() if key != "affine"}
+    result = MetaTensor(
+        torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))[None],
+        affine=torch.as_tensor(scan.affine if affine is None else affine, dtype=torch.float64).clone(),
+        meta=meta,
+    )
+    result.applied_operations = list(scan.applied_operations)
+    return result
 
 
 def fill_of(bscan: np.ndarray) -> np.ndarray:
@@ -272,7 +283,7 @@ def find_retina(bscan: np.ndarray, pixel_um: Sequence[float]) -> Retina | None:
     light = np.where(valid, np.clip(small - floor, 0, np.percentile(small[valid], 99.5) - floor), 0)
     rpe = _best_path(_outer_band(light, unit), slope=3)
     ilm = _best_path(_inner_border(light, valid, rpe, unit), slope=3)
-    contrast = _contrast(small, valid, ilm, rpe)
+    contrast = _looks_right(small, valid, ilm, rpe, unit[1])
     thickness = float(np.median(rpe - ilm)) * unit[1]
     if contrast < STANDS_OUT or not THICKNESS_UM[0] <= thickness <= THICKNESS_UM[1]:
         return None
@@ -352,14 +363,28 @@ def _under(rpe: np.ndarray, degree: int = 4, rounds: int = 12) -> np.ndarray:
     return curve
 
 
-def _contrast(small: np.ndarray, valid: np.ndarray, ilm: np.ndarray, rpe: np.ndarray) -> float:
+def _looks_right(small: np.ndarray, valid: np.ndarray, ilm: np.ndarray, rpe: np.ndarray, unit_um: float) -> float:
+    """How far the band stands out from the vitreous, in standard deviations; 0 unless what lies around it is in order.
+
+    The order, from bright to dark: the pigment epithelium, what lies well below it; the choroid, the vitreous.
+    """
     rows = np.arange(small.shape[1])
-    band = (rows >= ilm[:, None]) & (rows <= rpe[:, None]) & valid
-    above = (rows < ilm[:, None] - 3) & valid
-    if not band.any():
+
+    def between(first: np.ndarray, last: np.ndarray) -> np.ndarray:
+        return small[(rows >= first[:, None]) & (rows <= last[:, None]) & valid]
+
+    def median(values: np.ndarray) -> float:
+        return float(np.median(values)) if values.size else np.nan
+
+    band, vitreous = between(ilm, rpe), between(np.zeros_like(ilm), ilm - 30 / unit_um)
+    rest = vitreous if vitreous.size > 20 else small[valid]
+    height = median(band) - median(rest)
+    epithelium, deep = between(rpe - 1, rpe + 1), between(rpe + 150 / unit_um, rpe + 400 / unit_um)
+    choroid = between(rpe + 20 / unit_um, rpe + 120 / unit_um)
+    ridge, under = median(epithelium) - median(deep), median(choroid) - median(rest)
+    if not (height > 0 and ridge >= RIDGE * height and under >= CHOROID * height):  # nor if one of them is not there
         return 0.0
-    rest = small[above] if above.sum() > 20 else small[valid & ~band]
-    return float((small[band].mean() - rest.mean()) / (rest.std() + 1e-6)) if rest.size else 0.0
+    return height / (float(rest.std()) + 1e-6)
 
 
 def _for_all(curves: list[np.ndarray | None]) -> np.ndarray:

@@ -1,0 +1,261 @@
+"""Retinal scans: every format with its voxel size, the retina found and flattened, and back; bad input is named."""
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.transforms import Compose, Invertd
+from PIL import Image
+
+from bundle.errors import DatasetError, ScanError, cause_of
+from bundle.io.oct import ASSUMED_UM, oct_scan, read_oct
+from bundle.oct_cases import find_oct, normal_oct_cases, oct_cases
+from bundle.transforms.oct import (
+    FlattenRetinad,
+    LoadOctd,
+    RetinaMaskd,
+    ScaleRetinaIntensityd,
+    fill_of,
+    find_retina,
+)
+from tests.conftest import data_folder
+from tests.oct_files import UM, bscan, save_opt, save_picture, save_vol
+
+
+def spacing_um(scan):
+    return [1000 * float(s) for s in scan.pixdim]
+
+
+@pytest.mark.parametrize("ending", ["png", "tif", "bmp"])
+def test_pictures_come_as_they_are(tmp_path, ending):
+    picture, _ = bscan()
+    scan = read_oct(save_picture(tmp_path / f"s.{ending}", picture))
+    assert scan.shape == (1, 400, 496, 1)
+    np.testing.assert_array_equal(scan[0, :, :, 0].numpy(), picture.T)
+    np.testing.assert_allclose(spacing_um(scan), ASSUMED_UM)
+    assert scan.meta["original_unit"] == "unknown", "a size that nobody stated is not claimed"
+    np.testing.assert_array_equal(np.abs(np.diag(scan.meta["original_affine"])), 1)
+    known = read_oct(tmp_path / f"s.{ending}", (6, 3))
+    np.testing.assert_allclose(spacing_um(known)[:2], (6, 3), rtol=1e-6)
+    assert known.meta["original_unit"] == "micron"
+
+
+def test_sixteen_bits_stacks_folders_and_grey_colours(tmp_path):
+    pictures = [bscan(n)[0] for n in range(3)]
+    deep = [Image.fromarray(p.astype(np.uint16) * 200) for p in pictures]
+    deep[0].save(tmp_path / "stack.tiff", save_all=True, append_images=deep[1:])
+    stack = read_oct(tmp_path / "stack.tiff")
+    assert stack.shape == (1, 400, 496, 3)
+    assert stack.max() > 255
+    for number, picture in enumerate(pictures):
+        save_picture(tmp_path / "eye" / f"b{number}.png", np.repeat(picture[..., None], 3, axis=2))
+    folder = read_oct(tmp_path / "eye")
+    np.testing.assert_allclose(folder.numpy() * 200, stack.numpy())
+
+
+def test_nifti_in_micrometres(tmp_path):
+    volume = np.stack([bscan(n)[0].T for n in range(2)], axis=-1)
+    affine = np.diag([11.5, -3.87, 60.0, 1.0])
+    image = nib.Nifti1Image(volume, affine)
+    image.header.set_xyzt_units("micron")
+    nib.save(image, tmp_path / "v.nii.gz")
+    scan = read_oct(tmp_path / "v.nii.gz")
+    np.testing.assert_allclose(spacing_um(scan), (11.5, 3.87, 60.0), rtol=1e-5)
+    np.testing.assert_allclose(scan.meta["original_affine"], affine, rtol=1e-6)
+
+
+def test_vol_files_keep_their_voxel_size(tmp_path):
+    pytest.importorskip("eyepy", reason="the extra `oct` is not installed")
+    bscans = np.stack([bscan(n, width=256)[0] for n in range(3)]) / 255
+    scan = read_oct(save_vol(tmp_path / "s.vol", bscans, (0.0115, 0.00387, 0.06)))
+    assert scan.shape == (1, 256, 496, 3)
+    np.testing.assert_allclose(spacing_um(scan), (11.5, 3.87, 60), rtol=1e-4)
+    assert find_retina(scan[0, ..., 1].numpy(), UM) is not None
+
+
+def test_ophthalmic_tomography_in_dicom(tmp_path):
+    pytest.importorskip("pydicom", reason="the extra `hospital` is not installed")
+    bscans = np.stack([bscan(n)[0] for n in range(4)])
+    scan = read_oct(save_opt(tmp_path / "s.dcm", bscans, (0.0115, 0.0039, 0.12)))
+    np.testing.assert_array_equal(scan[0].numpy(), bscans.transpose(2, 1, 0))
+    np.testing.assert_allclose(spacing_um(scan), (11.5, 3.9, 120), rtol=1e-5)
+
+
+def in_colours(path):
+    picture = np.zeros((200, 200, 3), np.uint8)
+    picture[..., 0] = np.arange(200)
+    save_picture(path, picture)
+
+
+BAD = {
+    "absent.png": (lambda p: None, "no such file"),
+    "empty.png": (lambda p: p.write_bytes(b""), "not readable as a picture"),
+    "text.jpg": (lambda p: p.write_text("no picture"), "not readable as a picture"),
+    "cut.png": (lambda p: p.write_bytes(save_picture(p, bscan()[0]).read_bytes()[:900]), "not readable as a picture"),
+    "black.png": (lambda p: save_picture(p, np.zeros((200, 200), np.uint8)), "every pixel is 0"),
+    "tiny.png": (lambda p: save_picture(p, np.eye(12, dtype=np.uint8)), "no stack of B-scans"),
+    "fundus.png": (in_colours, "in colours"),
+    "broken.vol": (lambda p: p.write_bytes(b"HSF-OCT-103" + bytes(100)), "not readable as .vol"),
+    "broken.dcm": (lambda p: p.write_bytes(bytes(300)), "not readable as .dcm"),
+    "flat.nii.gz": (lambda p: nib.save(nib.Nifti1Image(np.eye(40, dtype=np.float32), None), p), "2-D"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_broken_file_is_named(tmp_path, name):
+    if name == "broken.vol":
+        pytest.importorskip("eyepy")
+    if name == "broken.dcm":
+        pytest.importorskip("pydicom")
+    make, reason = BAD[name]
+    make(tmp_path / name)
+    with pytest.raises(ScanError, match=reason) as caught:
+        read_oct(tmp_path / name)
+    assert str(tmp_path / name) in str(caught.value)
+    assert caught.value.remedy
+
+
+def test_b_scans_of_several_sizes_are_no_volume(tmp_path):
+    save_picture(tmp_path / "a.png", bscan()[0])
+    save_picture(tmp_path / "b.png", bscan()[0][:300])
+    with pytest.raises(ScanError, match="2 sizes"):
+        read_oct(tmp_path)
+    with pytest.raises(ScanError, match="NaN"):
+        oct_scan("array", np.full((1, 64, 64), np.nan))
+
+
+SHAPES = {"straight": {}, "tilted": {"tilt": 90}, "curved": {"curve": 70}, "high": {"at": 0.4}, "low": {"at": 0.8}}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("seed", [1, 2])
+def test_the_curve_under_the_retina_is_found(shape, seed):
+    picture, base = bscan(seed, **SHAPES[shape])
+    found = find_retina(picture.T.astype(np.float32), UM)
+    apart = (found.base - base) * UM[1]
+    assert np.percentile(np.abs(apart - np.median(apart)), 90) < 40, "µm, along the curve"
+    assert abs(np.median(apart)) < 45
+    assert 150 < np.median(found.rpe - found.ilm) * UM[1] < 450
+
+
+def rotated(picture, degrees, fill):
+    image = Image.fromarray(picture).rotate(degrees, resample=Image.Resampling.BILINEAR, fillcolor=fill)
+    return np.asarray(image)
+
+
+@pytest.mark.parametrize("fill", [0, 255])
+def test_fill_is_recognised_and_does_not_matter(fill):
+    picture, _ = bscan(3)
+    turned = rotated(picture, 6, fill)
+    outside = rotated(np.full_like(picture, 255), 6, 0) < 128
+    found = fill_of(turned.T.astype(np.float32))
+    assert found.T[outside].mean() > 0.95
+    assert found.T[~outside].mean() < 0.03
+    assert not fill_of(picture.T.astype(np.float32)).any()
+    retina = find_retina(turned.T.astype(np.float32), UM)
+    slope = np.polyfit(np.arange(len(retina.base)), retina.base, 1)[0]
+    assert np.degrees(np.arctan(-slope)) == pytest.approx(6, abs=1.5)
+
+
+def pipeline():
+    return Compose(
+        [
+            LoadOctd("image"),
+            RetinaMaskd("image"),
+            ScaleRetinaIntensityd("image"),
+            FlattenRetinad(["image", "retina"]),
+        ]
+    )
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, "cropped"])
+def test_flattening_is_inverted_to_within_a_pixel(shape):
+    """A picture of where its pixels are comes back to where they were."""
+    picture, _ = bscan(4, **SHAPES.get(shape, {"tilt": 60, "curve": 40}))
+    if shape == "cropped":
+        picture = picture[60:, 37:301]
+    pre = pipeline()
+    item = pre({"image": oct_scan("s", picture[None], UM)})
+    assert item["image"].shape[2] == 128
+    assert 0 <= item["image"].min() < item["image"].max() <= 1
+    x, y = np.meshgrid(*(np.arange(n, dtype=np.float32) for n in picture.shape[::-1]), indexing="ij")
+    inside = None
+    for axis, where in enumerate((x, y)):
+        flat = pre.transforms[3]({"image": oct_scan("w", where.T[None], UM), "retina": item["retina"].clone(),
+                                  "retina_base": item["retina_base"]})["image"]  # fmt: skip
+        data = {"image": item["image"], "pred": flat.as_tensor().clone()}
+        data["pred"] = type(flat)(
+            data["pred"], meta=item["image"].meta, applied_operations=item["image"].applied_operations
+        )
+        back = Invertd("pred", pre, orig_keys="image", nearest_interp=False)(data)["pred"]
+        assert back.shape == (1, *where.shape, 1)
+        if inside is None:
+            mask = Invertd("retina", pre, orig_keys="image", nearest_interp=False)(dict(item))["retina"]
+            inside = mask[0, ..., 0].numpy() > 0.99
+            inside[[0, 1, -2, -1]] = False  # half a voxel of the grid hangs over the edge
+            assert inside.sum() > 1000
+        apart = np.abs(back[0, ..., 0].numpy() - where)[inside]
+        assert np.percentile(apart, 99) < 1, f"pixels along axis {axis}"
+        np.testing.assert_allclose(back.affine.numpy(), oct_scan("s", picture[None], UM).affine.numpy())
+
+
+def test_the_scale_does_not_hang_on_speckle_and_exposure():
+    picture, _ = bscan(5)
+    light = picture.astype(np.float32)
+    rng = np.random.RandomState(0)
+    pre = pipeline()
+    reference = pre({"image": oct_scan("s", light[None], UM)})
+    inside = reference["retina"].numpy() > 0.5
+    for other in (light * 3 + 40, light * (1 + 0.3 * rng.standard_normal(light.shape))):
+        item = pre({"image": oct_scan("s", other[None], UM)})
+        medians = [float(np.median(i["image"].numpy()[inside])) for i in (reference, item)]
+        assert medians[0] == pytest.approx(medians[1], rel=0.1)
+
+
+@pytest.mark.parametrize("kind", ["noise", "ramp", "upside down"])
+def test_what_shows_no_retina_is_named(kind):
+    rng = np.random.RandomState(0)
+    pictures = {
+        "noise": rng.randint(0, 255, (496, 400)),
+        "ramp": np.linspace(0, 255, 496)[:, None] + np.zeros((1, 400)),
+        "upside down": bscan(6)[0][::-1],
+    }
+    with pytest.raises(Exception, match="RetinaMaskd") as caught:
+        pipeline()({"image": oct_scan("s", pictures[kind][None].astype(np.float32))})
+    cause = cause_of(caught.value)
+    assert isinstance(cause, ScanError)
+    assert "no retina stands out" in cause.reason
+
+
+def test_a_b_scan_without_retina_takes_its_neighbours_curve():
+    volume = np.stack([bscan(7)[0], np.random.RandomState(0).randint(0, 40, (496, 400)), bscan(8)[0]])
+    item = pipeline()({"image": oct_scan("v", volume)})
+    assert item["image"].shape[-1] == 3
+    covered = item["retina"].sum((0, 1, 2))
+    assert covered[1] == 0
+    assert torch.all(covered[[0, 2]] > 0)
+
+
+def test_finding_scans(tmp_path):
+    for name in ("train/NORMAL/NORMAL-12-1.jpeg", "train/NORMAL/NORMAL-12-2.jpeg", "train/CNV/CNV-7-1.jpeg"):
+        save_picture(tmp_path / name, bscan()[0][:100, :100])
+    save_picture(tmp_path / "normal" / "eye01_average.png", bscan()[0][:100, :100])
+    found = find_oct(tmp_path)
+    assert [case["subject"] for case in found] == ["normal-eye01", "7", "12", "12"]
+    assert found[0]["voxel_um"] == [6.6, 3.23]
+    assert {case["kind"] for case in oct_cases(tmp_path)} == {"normal", "cnv"}
+    assert len(normal_oct_cases(tmp_path)) == 3
+    assert len(find_oct(tmp_path, stacks=True)) == 3
+    with pytest.raises(DatasetError, match="NORMAL"):
+        normal_oct_cases(tmp_path / "train" / "CNV")
+    with pytest.raises(DatasetError, match="no such"):
+        find_oct(tmp_path / "absent")
+
+
+def test_every_real_scan_shows_its_retina():
+    folder = data_folder("oct")
+    pre = pipeline()
+    for case in find_oct(folder):
+        item = pre(case)
+        thickness = float(item["retina"].sum(2).mean()) * 6
+        assert 150 < thickness < 650, case["name"]
