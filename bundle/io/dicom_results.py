@@ -133,5 +133,11 @@ def _as_volume(values: np.ndarray, geometry):
 def _save(path: str | Path, dataset) -> None:
     if not dataset.get("BodyPartExamined"):
         dataset.BodyPartExamined = "HEAD"  # without it, the standard wants to know left or right
+    from pydicom.uid import generate_uid
+
+    # highdicom draws this one; made to follow from the result's own, the same run gives the same file but for its time.
+    dimensions = generate_uid(entropy_srcs=[dataset.SOPInstanceUID, "dimensions"])
+    for item in (*dataset.DimensionOrganizationSequence, *dataset.DimensionIndexSequence):
+        item.DimensionOrganizationUID = dimensions
     with whole_file(path) as temporary:
         dataset.save_as(temporary)
