@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-numpy1 acceptance lint bench clean
+.PHONY: demo test test-numpy1 acceptance acceptance-label lint bench clean
 
 demo: $(VENV)/installed
 	rm -rf demo
@@ -25,6 +25,10 @@ test-numpy1: $(VENV)-numpy1/installed
 # Minutes, with real scans: a night's batch, killed and started again; its figures stand in docs/batches.md.
 acceptance: $(VENV)/installed
 	$(BIN)/python -m pytest -s tests/acceptance/test_batches.py
+
+# A real MONAI Label server, in an environment that it makes (minutes, 4 GB); figures in docs/monai_label.md.
+acceptance-label: $(VENV)/installed
+	$(BIN)/python -m pytest -s tests/acceptance/test_monai_label.py
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -76,7 +76,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("-v", "--verbose", action="store_true", help="say more")
     run.add_argument("-q", "--quiet", action="store_true", help="say failures only")
+    export = commands.add_parser("export", help="write a method as a bundle of its own, for MONAI Label or a release")
+    export.set_defaults(command=_export)
+    export.add_argument("path", type=Path, help="OUT.zip, or a folder that is not there yet")
+    export.add_argument("--modality", default="flair", help="flair (default) or oct")
+    export.add_argument("--method", default="default", help="a name from configs/methods (default: the best one)")
     return parser
+
+
+def _export(options: argparse.Namespace) -> int:
+    from .export import export
+
+    print(export(options.modality, options.method, options.path))
+    return EXIT_CODES["all good"]
 
 
 def _positive(text: str) -> int:

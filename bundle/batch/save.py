@@ -9,19 +9,28 @@ from pathlib import Path
 
 import numpy as np
 from monai.config import KeysCollection
-from monai.transforms import MapTransform
+from monai.transforms import MapTransform, SaveImaged
 
 from ..cases import stem
 from ..errors import ScanError
 from ..io.files import whole_file
 from ..io.nifti import write_map
 
-__all__ = ["SaveFindingsd", "SaveMapsd", "write_json"]
+__all__ = ["SaveFindingsd", "SaveMapsd", "Saver", "write_json"]
 
 logger = logging.getLogger(__name__)
 
 
-class SaveMapsd(MapTransform):
+class Saver(SaveImaged):
+    """A transform that writes files. Whoever hands results on instead of saving them (MONAI Label) leaves out what is a
+    SaveImaged; that is all that it has in common with one.
+    """
+
+    def __init__(self, keys: KeysCollection) -> None:
+        MapTransform.__init__(self, keys)
+
+
+class SaveMapsd(Saver):
     """Save maps as ``<output_dir>/<name>_<suffix>.nii.gz``, with the shape and the very affine of the scan.
 
     Args:
@@ -63,7 +72,7 @@ class SaveMapsd(MapTransform):
         return d
 
 
-class SaveFindingsd(MapTransform):
+class SaveFindingsd(Saver):
     """Save dictionaries as ``<output_dir>/<name>_<suffix>.json``.
 
     Args:

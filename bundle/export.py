@@ -1,0 +1,160 @@
+"""A method as a bundle of its own: one folder or zip that runs away from this repository, and in MONAI Label.
+
+MONAI Label reads one config file and one file of weights, and offers every bundle as a model. So everything that a
+method and a modality add to configs/inference.json is merged into one file, all networks go into one state dict, and
+the calibration is tied to that.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from . import __version__, bundle_root
+from .batch.job import Job
+from .errors import FlipmapError, OutputError
+from .io.files import whole_file
+from .scoring.calibration import weights_hash
+
+__all__ = ["MODALITY_CONFIGS", "export", "export_name", "methods_of"]
+
+#: Modality → config over configs/inference.json.
+MODALITY_CONFIGS: dict[str, str | None] = {"flair": None, "oct": "configs/oct.json"}
+DEFAULT = "default"
+COPIED = ("LICENSE", "README.md", "setup.cfg", "pyproject.toml", "requirements.txt", "configs/logging.conf", "docs")
+WEIGHTS, BRAIN, CALIBRATION = "models/model.pt", "models/parts/brain_mask.pt", "models/calibration.json"
+DATE = (2000, 1, 1, 0, 0, 0)  # of the files in a zip, so that the same release is the same file
+
+
+def methods_of(modality: str) -> list[str]:
+    """Methods that have a config for a modality, the default first.
+
+    Raises:
+        FlipmapError: on an unknown modality.
+    """
+    return [DEFAULT, *(sorted(path.stem for path in _folder(modality).glob("*.json")))]
+
+
+def export_name(modality: str, method: str) -> str:
+    """Of the folder; none of MONAI Label's words for other tasks is in it."""
+    return f"flipmap_{modality}" if method == DEFAULT else f"flipmap_{modality}_{method}"
+
+
+def export(modality: str, method: str, path: str | Path) -> Path:
+    """Write a self-contained bundle.
+
+    Args:
+        modality: of `MODALITY_CONFIGS`.
+        method: of `methods_of`.
+        path: a zip when it ends so, else a folder that does not exist yet.
+
+    Returns:
+        ``path``.
+
+    Raises:
+        FlipmapError: on an unknown modality or method, or one without weights.
+        OutputError: when it cannot be written.
+    """
+    path = Path(path)
+    if method not in methods_of(modality):
+        raise FlipmapError(method, f"no method for {modality}", f"Choose from {', '.join(methods_of(modality))}")
+    if path.exists():
+        raise OutputError(path, "is there already", "Give another name, or remove it")
+    root = Path(bundle_root())
+    configs = [root / "configs" / "inference.json"]
+    if override := MODALITY_CONFIGS[modality]:
+        configs.append(root / override)
+    if method != DEFAULT:
+        configs.append(_folder(modality) / f"{method}.json")
+    job = Job(configs, device="cpu")
+    name = path.stem if path.suffix == ".zip" else path.name
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / name
+        _write(made, root, job, configs, modality)
+        if path.suffix == ".zip":
+            with whole_file(path) as temporary:
+                _zip(made, temporary)
+        else:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                shutil.move(made, path)
+            except OSError as error:
+                raise OutputError(path, f"cannot be written ({error.strerror})", "Give another place") from error
+    return path
+
+
+def _folder(modality: str) -> Path:
+    if modality not in MODALITY_CONFIGS:
+        raise FlipmapError(modality, "not a known modality", f"Choose from {', '.join(MODALITY_CONFIGS)}")
+    folder = Path(bundle_root()) / "configs" / "methods"
+    return folder if modality == "flair" else folder / modality
+
+
+def _write(made: Path, root: Path, job: Job, configs: Sequence[Path], modality: str) -> None:
+    for name in COPIED:
+        target = made / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        (shutil.copytree if (root / name).is_dir() else shutil.copy)(root / name, target)
+    shutil.copytree(root / "bundle", made / "bundle", ignore=shutil.ignore_patterns("__pycache__"))
+    (made / BRAIN).parent.mkdir(parents=True)
+    torch.save({key: value.clone() for key, value in job.network.state_dict().items()}, made / WEIGHTS)
+    weights = [made / WEIGHTS]
+    if job.modality == "mri":
+        shutil.copy(job.config.get_parsed_content("brain_weights"), made / BRAIN)
+        weights.append(made / BRAIN)
+    entries = json.loads(Path(job.config.get_parsed_content("calibration")).read_text())
+    tied = {name: {**entry, "weights": weights_hash(*weights)} for name, entry in entries.items()}
+    (made / CALIBRATION).write_text(json.dumps(tied) + "\n")
+    (made / "configs" / "inference.json").write_text(json.dumps(_config(configs, job.modality), indent=4) + "\n")
+    metadata = json.loads((root / "configs" / "metadata.json").read_text())
+    (made / "configs" / "metadata.json").write_text(json.dumps(_metadata(metadata, job, modality), indent=4) + "\n")
+
+
+def _config(configs: Sequence[Path], modality: str) -> dict:
+    """The configs merged, as MONAI merges them, with one file of weights."""
+    from monai.bundle import ConfigParser
+
+    parser = ConfigParser()
+    parser.read_config([str(path) for path in configs])
+    merged = {key: value for key, value in parser.get().items() if key != "_meta_"}
+    merged["weights"] = f"$@bundle_root + '/{WEIGHTS}'"
+    merged["calibration"] = f"$@bundle_root + '/{CALIBRATION}'"
+    merged["calibrated_weights"] = "$[@weights, @brain_weights]" if modality == "mri" else "$[@weights]"
+    merged["network"] = "$load_weights(@network_def, @weights).to(@device)"
+    return merged
+
+
+def _metadata(metadata: Mapping, job: Job, modality: str) -> dict:
+    """The repository's own, with what this bundle is; figures of another method are left out."""
+    said = {**metadata, "version": __version__, "name": f"flipmap {modality}, {job.settings['method']}"}
+    own = modality == "flair" and job.settings["method"] == _default_method()
+    if not own:
+        said["eval_metrics"] = {}
+    if job.modality == "oct":
+        said |= {
+            "task": "Unsupervised anomaly mapping of retinal OCT",
+            "description": "Finds what is not normal in a B-scan of the retina. A research preview.",
+            "data_source": "Duke (Fang et al. 2012) and OCT2017 (Kermany et al. 2018), see docs/data_license.txt",
+            "image_classes": "B-scans of the retina, vitreous at the top",
+        }
+        inputs = said["network_data_format"]["inputs"]["image"]
+        inputs |= {"modality": "OCT", "channel_def": {"0": "B-scan"}}
+    return said
+
+
+def _default_method() -> str:
+    return json.loads((Path(bundle_root()) / "configs" / "inference.json").read_text())["method"]
+
+
+def _zip(folder: Path, target: Path) -> None:
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+            info = zipfile.ZipInfo((Path(folder.name) / file.relative_to(folder)).as_posix(), DATE)
+            info.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(info, file.read_bytes())

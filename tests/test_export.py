@@ -1,0 +1,101 @@
+"""A method as a bundle of its own, and the network as TorchScript: the same map away from the repository."""
+
+import json
+import subprocess
+import sys
+import zipfile
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.bundle import ckpt_export
+from monai.bundle.config_parser import ConfigParser
+
+from bundle.cli import main
+from bundle.errors import FlipmapError, OutputError
+from bundle.export import BRAIN, CALIBRATION, WEIGHTS, export, export_name, methods_of
+from bundle.io.nifti import write_map
+from bundle.networks.weights import load_weights
+from bundle.scoring.calibration import read_calibration, weights_hash
+from tests.conftest import ROOT
+
+
+@pytest.fixture(scope="module")
+def unpacked(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("away")
+    path = export("flair", "structured_flips", folder / "flipmap_flair_structured_flips.zip")
+    with zipfile.ZipFile(path) as archive:
+        archive.extractall(folder)
+    return folder / "flipmap_flair_structured_flips"
+
+
+def test_it_holds_what_a_bundle_must(unpacked):
+    for name in ("LICENSE", "configs/metadata.json", "configs/inference.json", WEIGHTS, BRAIN, CALIBRATION,
+                 "docs/README.md", "docs/data_license.txt", "bundle/cli.py"):  # fmt: skip
+        assert (unpacked / name).is_file(), name
+    assert not list(unpacked.rglob("__pycache__"))
+    config = json.loads((unpacked / "configs" / "inference.json").read_text())
+    assert config["method"] == "structured_flips"
+    entry = read_calibration(unpacked / CALIBRATION, "structured_flips")
+    assert entry.weights == weights_hash(unpacked / WEIGHTS, unpacked / BRAIN)
+    state = torch.load(unpacked / WEIGHTS, weights_only=True)
+    assert all(isinstance(value, torch.Tensor) for value in state.values())
+    assert not json.loads((unpacked / "configs" / "metadata.json").read_text())["eval_metrics"]
+
+
+def test_away_from_the_repository_it_makes_the_same_map(unpacked, tmp_path, head):
+    scan, _, affine = head
+    write_map(tmp_path / "in" / "a_FLAIR.nii.gz", scan, affine, np.int16)
+    here = ["['configs/inference.json','configs/methods/structured_flips.json']", ROOT, tmp_path / "here"]
+    there = ["configs/inference.json", unpacked, tmp_path / "there"]
+    for config, where, out in (here, there):
+        command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", config, "--precision", "float32"]
+        command += ["--dataset_dir", tmp_path / "in", "--output_dir", out]
+        subprocess.run([str(c) for c in command], check=True, cwd=where, capture_output=True)
+    maps = [nib.load(tmp_path / k / "a_FLAIR_anomaly.nii.gz") for k in ("here", "there")]
+    np.testing.assert_array_equal(np.asarray(maps[0].dataobj), np.asarray(maps[1].dataobj))
+    assert np.asarray(maps[0].dataobj).max() > 1
+
+
+def test_the_same_release_is_the_same_file(tmp_path):
+    first, second = (export("flair", "intensity", tmp_path / k / "x.zip") for k in "ab")
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_what_cannot_be_exported_is_said(tmp_path, capsys):
+    with pytest.raises(FlipmapError, match="flair, oct"):
+        export("ultrasound", "default", tmp_path / "x.zip")
+    with pytest.raises(FlipmapError, match="no method for flair"):
+        export("flair", "guessing", tmp_path / "x.zip")
+    (tmp_path / "x.zip").touch()
+    with pytest.raises(OutputError, match="is there already"):
+        export("flair", "default", tmp_path / "x.zip")
+    assert main(["export", str(tmp_path / "x.zip")]) == 2
+    assert "is there already" in capsys.readouterr().err
+
+
+def test_names_say_nothing_that_monai_label_would_misread():
+    for modality in ("flair", "oct"):
+        for method in methods_of(modality):
+            name = export_name(modality, method)
+            assert not any(word in name for word in ("detection", "classification", "deepedit", "deepgrow"))
+
+
+def test_torchscript_gives_the_same_restoration(tmp_path):
+    """MONAI's own export: the network restores a slice, traced as loaded."""
+    ckpt_export(
+        net_id="network_def",
+        filepath=str(tmp_path / "model.ts"),
+        ckpt_file=str(ROOT / "models" / "model.pt"),
+        meta_file=str(ROOT / "configs" / "metadata.json"),
+        config_file=str(ROOT / "configs" / "inference.json"),
+        use_trace=True,
+        input_shape=[1, 1, 128, 128],
+    )
+    parser = ConfigParser(json.loads((ROOT / "configs" / "inference.json").read_text()))
+    network = load_weights(parser.get_parsed_content("network_def"), ROOT / "models" / "model.pt").eval()
+    traced = torch.jit.load(tmp_path / "model.ts")
+    image = torch.rand(1, 1, 128, 128, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(traced(image), network(image), rtol=1e-4, atol=1e-4)
