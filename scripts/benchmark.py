@@ -2,12 +2,16 @@
 far maps in bfloat16 (and on a GPU, where there is one) are from those in float32.
 
     python scripts/benchmark.py [--threads 2]
+    python scripts/benchmark.py --methods docs/evaluation/cost.csv
+
+The second form runs the main job with every method of configs/methods, and counts what each asks of its networks.
 
 The last way is the chain of 200 steps, one slice at a time, as the paper's reference runs it, with the same network in
 the same run: so the gain is a ratio. Every way runs in a process of its own.
 """
 
 import argparse
+import csv
 import os
 import subprocess
 import sys
@@ -48,13 +52,18 @@ def measured(command: list[str], threads: int) -> tuple[str, float, float]:
     return output, time.perf_counter() - start, usage.ru_maxrss / 1024
 
 
-def main_job(threads: int) -> tuple[float, float]:
+def config_files(method: str | None) -> list[str]:
+    """Of the main job, with a method from configs/methods over it."""
+    folder = Path(bundle_root()) / "configs"
+    return [str(folder / "inference.json")] + ([str(folder / "methods" / f"{method}.json")] if method else [])
+
+
+def main_job(threads: int, method: str | None = None) -> tuple[float, float]:
     """Wall seconds and peak MiB of the whole command on a synthetic scan."""
     with tempfile.TemporaryDirectory() as folder:
         scan, _, affine = synthetic_head((256, 256, SLICES))
         write_map(Path(folder) / "in" / "scan.nii.gz", scan, affine, np.int16)
-        config = Path(bundle_root()) / "configs" / "inference.json"
-        command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(config),
+        command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(config_files(method)),
                    "--dataset_dir", f"{folder}/in", "--output_dir", f"{folder}/out"]  # fmt: skip
         return measured(command, threads)[1:]
 
@@ -84,6 +93,42 @@ def one_way(name: str) -> float:
     start = time.perf_counter()
     method(part, network)
     return (time.perf_counter() - start) / count
+
+
+def passes(method: str | None) -> tuple[float, float]:
+    """Passes of a slice through networks (encoder, decoder, UNet: one each), and MB of the weights that were asked."""
+    import torch
+    from monai.networks.nets import DiffusionModelUNet
+    from monai.networks.nets.autoencoderkl import Decoder, Encoder
+
+    from bundle.batch.job import Job
+
+    job = Job(config_files(method))
+    _, volume, _ = prepared()
+    calls: list[tuple[torch.nn.Module, int]] = []
+    for module in job.network.modules():
+        if isinstance(module, (DiffusionModelUNet, Decoder, Encoder)):
+            module.register_forward_hook(lambda m, given, answer: calls.append((m, len(answer))))
+    job.inferer(volume.to(job.device), job.network)
+    asked = {id(module): module for module, _ in calls}.values()
+    size = sum(p.numel() * p.element_size() for module in asked for p in module.parameters()) / 1e6
+    return sum(slices for _, slices in calls) / SLICES, size
+
+
+def costs(path: Path, threads: int) -> None:
+    """A row a method: seconds and peak memory of the main job, passes, size."""
+    methods = sorted(p.stem for p in (Path(bundle_root()) / "configs" / "methods").glob("*.json"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["method", "seconds", "peak_mib", "passes_a_slice", "weights_mb"])
+        for method in (None, *methods):
+            seconds, peak = main_job(threads, method)
+            output, _, _ = measured([sys.executable, __file__, "--passes", method or "default"], threads)
+            count, size = (float(v) for v in output.split()[-2:])
+            row = [method or "default", f"{seconds:.1f}", f"{peak:.0f}", f"{count:.1f}", f"{size:.1f}"]
+            writer.writerow(row)
+            print(", ".join(row), flush=True)
 
 
 def compare_precisions() -> None:
@@ -116,8 +161,16 @@ def compare_precisions() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--methods", type=Path, metavar="CSV", help="compare what the methods cost instead")
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
+    parser.add_argument("--passes", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.methods:
+        costs(arguments.methods, arguments.threads)
+        return
+    if arguments.passes:
+        print(*passes(None if arguments.passes == "default" else arguments.passes))
+        return
     if arguments.way:
         print(one_way(arguments.way))
         return

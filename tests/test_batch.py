@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import pickle
 import random
 import re
 import shutil
@@ -168,6 +169,13 @@ def test_what_a_killed_run_left_is_cleared(scans, tmp_path):
     (tmp_path / "out" / ".unfinished_abc.nii.gz").write_bytes(b"half")
     run_batch(plan(scans), QuickJob(), tmp_path / "out")
     assert not list((tmp_path / "out").glob(".unfinished*"))
+
+
+def test_a_planned_case_can_be_handed_to_another_process(scans, tmp_path):
+    """The seam of a cluster engine: a case, pickled, is done from file to files by whoever has a job."""
+    case = pickle.loads(pickle.dumps(plan(scans)[2]))
+    assert run_case(QuickJob(), case, tmp_path / "out").status == "done"
+    assert is_done(plan(scans)[2], tmp_path / "out", "f")
 
 
 def test_names_of_bids_derivatives(bids_folder, tmp_path):

@@ -21,7 +21,7 @@ from monai.inferers import Inferer
 from sklearn.metrics import average_precision_score, roc_auc_score
 from tqdm import tqdm
 
-from ..errors import ScanError
+from ..errors import ScanError, cause_of
 from ..oct_cases import NORMAL
 from ..scoring.calibration import Calibration, weights_hash, write_calibration
 from ..scoring.findings import case_score
@@ -115,8 +115,10 @@ def _scored(cases, methods, network, preprocessing, device, region, scored_ml=1.
     for case in tqdm(cases, desc="images", disable=None):
         try:
             item = preprocessing({key: case[key] for key in ("image", "voxel_um", "name") if key in case})
-        except ScanError as error:
-            logger.error("left out: %s", error)
+        except Exception as error:  # MONAI wraps what its components raise
+            if not isinstance(cause := cause_of(error), ScanError):
+                raise
+            logger.error("left out: %s", cause)
             continue
         image = {"name": case["name"], "subject": case["subject"], "kind": case.get("kind", NORMAL), "item": item}
         image |= {"score": {}, "voxels": {}, "seconds": {}}

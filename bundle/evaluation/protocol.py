@@ -78,14 +78,16 @@ def run_methods(
     network: torch.nn.Module,
     preprocessing: Callable,
     device: torch.device,
+    others: Mapping[str, torch.nn.Module] | None = None,
 ) -> dict[str, MethodScores]:
-    """Every method, and the raw intensity, on every case."""
+    """Every method, and the raw intensity, on every case; ``others``: methods that ask a network of their own."""
+    others = others or {}
     kept = {name: MethodScores() for name in (RAW, *methods)}
     for one in tqdm(cases, desc="cases", disable=None):
         case = prepare(one, preprocessing)
         kept[RAW].add(case, case.intensity, 0.0)
         for name, method in methods.items():
-            result = score_case(case, method, network, preprocessing, device)
+            result = score_case(case, method, others.get(name, network), preprocessing, device)
             kept[name].add(case, result.scores, result.seconds)
         logger.info("%s scored by %d methods", case.name, len(methods))
     return kept

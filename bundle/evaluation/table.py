@@ -68,6 +68,7 @@ def benchmark(
     device: torch.device,
     output_dir: str | Path,
     group_of: Callable[[str], str] | None = None,
+    others: Mapping[str, torch.nn.Module] | None = None,
 ) -> dict[str, dict]:
     """Run the protocol and write ``table.csv`` (every figure), ``table.md`` (the main ones), ``curves.png``
     (precision and recall), and, for the last of the methods, ``patients.csv`` and ``cases.png``.
@@ -79,12 +80,13 @@ def benchmark(
         network, preprocessing, device: as in the main job.
         output_dir: folder of the tables.
         group_of: name of a case → its hospital; adds ``groups.csv`` with the last method's figures of each.
+        others: name → network, for methods that ask one of their own.
 
     Returns:
         row name → figures.
     """
-    healthy = run_methods(healthy_cases, methods, network, preprocessing, device)
-    kept = run_methods(cases, methods, network, preprocessing, device)
+    healthy = run_methods(healthy_cases, methods, network, preprocessing, device, others)
+    kept = run_methods(cases, methods, network, preprocessing, device, others)
     rows = {}
     for name, scores in kept.items():
         thresholds = {rate: float(np.quantile(healthy_scores(healthy[name]), 1 - rate)) for rate in RATES}

@@ -38,8 +38,8 @@ class Calibration:
         settings: of the method.
     """
 
-    score: tuple[float, ...]
-    value: tuple[float, ...]
+    score: tuple[float, ...] = field(repr=False)
+    value: tuple[float, ...] = field(repr=False)
     voxels: int
     weights: str
     settings: dict = field(default_factory=dict)

@@ -1,0 +1,101 @@
+"""What OCT trains on, and the protocol by image: synthetic retinas, their augmentation, patients against each other."""
+
+import csv
+
+import numpy as np
+import pytest
+import torch
+
+from bundle.evaluation.images import THICKNESS, benchmark_images, calibrate_images, thickness_score
+from bundle.methods.intensity import Intensity
+from bundle.methods.reconstruction import Reconstruction
+from bundle.oct_cases import normal_oct_cases, oct_cases
+from bundle.scoring.calibration import read_calibration
+from bundle.training.synthetic_retinas import LAYERS, SyntheticRetinas, paint_retina
+from bundle.transforms.oct_augment import RandCamerad, RandSpeckled, RandVesselShadowd
+from tests.oct_files import bscan, save_picture
+from tests.test_oct import pipeline
+
+
+def test_a_painted_retina_is_one():
+    for seed in range(5):
+        image, mask = paint_retina(np.random.RandomState(seed))
+        assert image.shape == mask.shape == (128, 128)
+        assert 0 <= image.min() < image.max() <= 1
+        thickness = 6 * np.median(mask.sum(1))
+        assert 120 < thickness < 520, "µm"
+        assert image[mask > 0].mean() > 5 * image[:, :20].mean(), "the vitreous is dark"
+    away = sum(layer.thickness_um for layer in LAYERS)
+    assert 300 < away < 360, "µm, as in healthy adults"
+    assert 200 < sum(layer.fovea_um for layer in LAYERS) < 260
+
+
+def test_the_same_seed_is_the_same_retina():
+    one, other = (SyntheticRetinas(3, RandCamerad("image", "retina"), seed=5)[1] for _ in range(2))
+    for key in ("image", "donor", "retina"):
+        torch.testing.assert_close(one[key], other[key])
+    assert not torch.equal(SyntheticRetinas(3, seed=5)[0]["image"], SyntheticRetinas(3, seed=5)[1]["image"])
+    with pytest.raises(IndexError):
+        SyntheticRetinas(3)[3]
+
+
+@pytest.mark.parametrize("width", [90, 128, 300])
+def test_every_width_becomes_a_piece_of_one_size(width):
+    item = {key: torch.rand(1, width, 128) for key in ("image", "retina", "donor")}
+    for strength in (0.0, 1.0):
+        out = RandCamerad("image", "retina", strength=strength).set_random_state(0)(item)
+        assert all(out[key].shape == (1, 128, 128) for key in out)
+        assert 0 <= out["image"].min() <= out["image"].max() <= 1
+
+
+def test_speckle_and_shadows():
+    image = torch.full((1, 64, 64), 0.5)
+    speckled = RandSpeckled("image", prob=1.0).set_random_state(0)({"image": image})["image"]
+    assert speckled.std() > 0.01
+    assert speckled.mean() == pytest.approx(0.5, abs=0.1)
+    shadowed = RandVesselShadowd("image", prob=1.0).set_random_state(0)({"image": image})["image"]
+    torch.testing.assert_close(shadowed[:, :, :12], image[:, :, :12])
+    assert shadowed[:, :, 20:].min() < 0.48
+
+
+@pytest.fixture(scope="module")
+def eyes(tmp_path_factory):
+    """Normal and ill patients: the ill ones have a bright block in the retina. And a picture without a retina."""
+    root = tmp_path_factory.mktemp("oct")
+    for number in range(6):
+        picture, base = bscan(number, width=256)
+        if number >= 3:
+            top = int(base.mean() - 55)
+            picture[top : top + 40, 80:130] = 250
+        kind = "NORMAL" if number < 3 else "CNV"
+        save_picture(root / kind / f"{kind}-{number}-1.png", picture)
+    save_picture(root / "CNV" / "CNV-9-1.png", np.random.RandomState(0).randint(0, 255, (300, 300)).astype(np.uint8))
+    return root
+
+
+def test_the_protocol_by_image(eyes, network, tmp_path):
+    methods = {"intensity": Intensity(smoothing=2.0), "residual": Reconstruction(precision="float32")}
+    cases, normal = oct_cases(eyes), normal_oct_cases(eyes)
+    assert len(cases) == 7
+    device = torch.device("cpu")
+    rows = benchmark_images(cases, normal, methods, network, pipeline(), device, tmp_path, "retina", 2e-6)
+    assert rows["intensity"]["auroc_cnv"] == 1.0, "a bright block against none"
+    assert rows["intensity"]["ap_all"] == 1.0
+    low, high = rows["intensity"]["auroc_cnv_interval"]
+    assert 0 <= low <= 1.0 == high
+    assert rows["intensity"]["reached_rate_0.01"] == pytest.approx(0.01, abs=0.004), "on the same normal images"
+    assert 0 < rows["residual"]["synthetic_auprc"] < 1
+    assert set(rows) == {THICKNESS, *methods}
+    with (tmp_path / "images.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 6, "the one without a retina is named and left out"
+    assert (tmp_path / "table.md").read_text().count("\n| ") == 4
+
+    path, weights = tmp_path / "calibration.json", [eyes / "NORMAL" / "NORMAL-0-1.png"]
+    calibrate_images(normal, methods, network, pipeline(), device, path, weights, "retina")
+    entry = read_calibration(path, "intensity", weights)
+    assert entry.voxels > 10_000
+
+
+def test_thickness_score():
+    assert thickness_score(np.full(50, 10.0), 10.0, 1.0) == 0
+    assert thickness_score(np.full(50, 7.0), 10.0, 1.5) == pytest.approx(2)
