@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from ..errors import ScanError, cause_of
 from ..oct_cases import NORMAL
+from ..report.figures import save_images
 from ..scoring.calibration import Calibration, weights_hash, write_calibration
 from ..scoring.findings import case_score
 from ..transforms.anomalies import RandSyntheticAnomaly
@@ -69,7 +70,8 @@ def benchmark_images(
     region: str,
     scored_ml: float,
 ) -> dict[str, dict]:
-    """Run the protocol and write ``table.csv`` (every figure), ``table.md`` and ``images.csv`` (a row an image).
+    """Run the protocol; write ``table.csv`` (every figure), ``table.md``, ``images.csv`` (a row an image), and
+    ``cases.png`` of the last method.
 
     Args:
         cases: test cases with ``kind`` and ``subject``.
@@ -99,6 +101,11 @@ def benchmark_images(
     output_dir = Path(output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
     _write_images(output_dir / "images.csv", scored)
+    last = next(reversed(methods))
+    calibration = Calibration.fit(np.concatenate([image["voxels"][last] for image in healthy]))
+    save_images(
+        output_dir / "cases.png", [_shown(image, title, last, calibration) for title, image in _chosen(scored, last)]
+    )
     _write_tables(output_dir, rows, scored)
     return rows
 
@@ -121,7 +128,8 @@ def _scored(cases, methods, network, preprocessing, device, region, scored_ml=1.
             logger.error("left out: %s", cause)
             continue
         image = {"name": case["name"], "subject": case["subject"], "kind": case.get("kind", NORMAL), "item": item}
-        image |= {"score": {}, "voxels": {}, "seconds": {}}
+        image |= {"score": {}, "voxels": {}, "seconds": {}, "map": {}}
+        image["scan"] = preprocessing.transforms[0](dict(case))["image"][0].numpy()
         organ = inverted(item, item[region], preprocessing)
         inside = organ[0].numpy() > 0.5
         image["thickness"] = _profile(item[region][0].numpy())
@@ -131,6 +139,7 @@ def _scored(cases, methods, network, preprocessing, device, region, scored_ml=1.
             scores = np.where(inside, inverted(item, raw, preprocessing)[0].numpy(), 0)
             image["seconds"][name] = time.perf_counter() - started
             image["voxels"][name] = scores[inside].astype(np.float32)
+            image["map"][name] = scores.astype(np.float32)
             image["score"][name] = case_score(scores, np.asarray(organ.affine), scored_ml)
         scored.append(image)
     return scored
@@ -191,6 +200,24 @@ def _synthetic_auprc(scored: Sequence[dict], method: Inferer, network, device, r
         scores.append(method(twin[None].to(device), network)[0].cpu().numpy()[inside])
         masks.append(mask.numpy()[inside] > 0.5)
     return Pooled.of(scores, masks).figures()["auprc"]
+
+
+def _chosen(scored: Sequence[dict], name: str) -> list[tuple[str, dict]]:
+    """Of every kind the image with the median score, and the normal one with the highest: by rank, not by eye."""
+    chosen = []
+    for kind in sorted({image["kind"] for image in scored}):
+        ranked = sorted((image for image in scored if image["kind"] == kind), key=lambda image: image["score"][name])
+        chosen.append((f"{kind}, median score", ranked[len(ranked) // 2]))
+        if kind == NORMAL:
+            chosen.append((f"{kind}, highest score", ranked[-1]))
+    return chosen
+
+
+def _shown(image: dict, title: str, name: str, calibration: Calibration) -> tuple[str, np.ndarray, np.ndarray]:
+    """Title, image and calibrated map of the B-scan with the highest value."""
+    maps = calibration(image["map"][name])
+    z = int(maps.reshape(-1, maps.shape[-1]).max(0).argmax())
+    return f"{title}: {image['name']}", image["scan"][..., z], maps[..., z]
 
 
 def _write_images(path: Path, scored: Sequence[dict]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-__all__ = ["CasePanel", "save_cases", "save_curves", "save_map_picture", "save_panels", "save_sweep"]
+__all__ = ["CasePanel", "save_cases", "save_curves", "save_images", "save_map_picture", "save_panels", "save_sweep"]
 
 MAP_TOP = 4.0  # of the colour scale of maps: one healthy voxel in ten thousand
 
@@ -124,6 +124,20 @@ def _worst_healthy(case: CasePanel) -> int:
         case.lesion.any((0, 1)), -1, np.sort(case.anomaly.reshape(-1, case.anomaly.shape[2]), 0)[-200:].mean(0)
     )
     return int(score.argmax())
+
+
+def save_images(path: str | Path, rows: Sequence[tuple[str, np.ndarray, np.ndarray]], aspect: float = 1.0) -> None:
+    """Save images and their maps, two pairs a row: title, image and calibrated map, each (X, Y)."""
+    figure, axes = _grid((len(rows) + 1) // 2, 4, 2.6)
+    for pair, (title, image, anomaly) in zip(axes.reshape(-1, 2), rows, strict=False):
+        for axis in pair:
+            axis.imshow(
+                image.T, cmap="gray", vmin=np.percentile(image, 1), vmax=np.percentile(image, 99.7), aspect=aspect
+            )
+        shown = pair[1].imshow(np.ma.masked_less(anomaly.T, 1.0), cmap="inferno", vmin=1, vmax=MAP_TOP, aspect=aspect)
+        pair[0].set_title(title, fontsize=9)
+    figure.colorbar(shown, ax=axes[:, 3], location="right", shrink=0.7, label="−log10 healthy tail", pad=0.01)
+    _save(figure, path, dpi=90)
 
 
 def save_curves(path: str | Path, curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:

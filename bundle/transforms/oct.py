@@ -69,7 +69,7 @@ class LoadOctd(MapTransform):
         d = dict(data)
         for key in self.key_iterator(d):
             if not isinstance(d[key], MetaTensor):
-                d[key] = read_oct(d[key], d.get("voxel_um", self.voxel_um))
+                d[key] = read_oct(d[key], d.get("voxel_um") or self.voxel_um)
         return d
 
 
