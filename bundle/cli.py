@@ -37,7 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def entry() -> None:
-    """For the installed command: threads that are stuck do not keep the process."""
+    """For the installed command: threads that are stuck do not keep the process, those that wait leave the cores to
+    reading and writing.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before PyTorch is imported
     code = main()
     logging.shutdown()
     sys.stdout.flush()

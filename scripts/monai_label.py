@@ -53,6 +53,7 @@ def main() -> None:
     ]
     print(f"models: {', '.join(models)}; http://{options.host}:{options.port}", flush=True)
     os.environ["MONAI_LABEL_TASKS_TRAIN"] = "false"  # what is annotated is no healthy data
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait leave the machine to the viewer
     os.execv(python, [str(part) for part in command])
 
 

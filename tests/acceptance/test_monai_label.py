@@ -196,22 +196,21 @@ def test_a_corrupt_scan_and_a_wrong_modality_are_refused_and_the_server_lives(se
     ct = nib.load(path)
     nib.save(nib.Nifti1Image(np.asarray(ct.dataobj, dtype=np.float32) * 8 - 1000, ct.affine), tmp_path / "scan.nii.gz")
     server.upload(tmp_path / "scan.nii.gz", "hounsfield")
-    for name, reason in {
-        "corrupt": "not readable",
-        "sub-x_T1w": "T1w by its name",
-        "hounsfield": "look like a CT",
-    }.items():
-        with pytest.raises(urllib.error.HTTPError) as caught:
-            server.infer("flipmap_flair", name)
-        assert caught.value.code == 500
-        deadline = time.time() + 10  # the log comes after the answer
-        while reason not in server.log.read_text() and time.time() < deadline:
-            time.sleep(0.2)
-        assert reason in server.log.read_text()
-    assert len(server.infer("flipmap_flair", next(iter(scans)))) > 1000
-    for name in ("corrupt", "sub-x_T1w", "hounsfield"):
-        request = urllib.request.Request(f"{server.url}/datastore/?id={name}", method="DELETE")
-        urllib.request.urlopen(request, timeout=60).read()
+    reasons = {"corrupt": "not readable", "sub-x_T1w": "T1w by its name", "hounsfield": "look like a CT"}
+    try:
+        for name, reason in reasons.items():
+            with pytest.raises(urllib.error.HTTPError) as caught:
+                server.infer("flipmap_flair", name)
+            assert caught.value.code == 500
+            deadline = time.time() + 10  # the log comes after the answer
+            while reason not in server.log.read_text() and time.time() < deadline:
+                time.sleep(0.2)
+            assert reason in server.log.read_text()
+        assert len(server.infer("flipmap_flair", next(iter(scans)))) > 1000
+    finally:
+        for name in reasons:
+            request = urllib.request.Request(f"{server.url}/datastore/?id={name}", method="DELETE")
+            urllib.request.urlopen(request, timeout=60).read()
 
 
 def test_batch_inference_leaves_labels_in_the_data_store(server, scans, expected, tmp_path):
