@@ -15,9 +15,8 @@ from bundle.transforms.oct import (
     LoadOctd,
     RetinaMaskd,
     ScaleRetinaIntensityd,
-    fill_of,
-    find_retina,
 )
+from bundle.transforms.retina import fill_of, find_retina
 from tests.conftest import data_folder
 from tests.oct_files import UM, bscan, save_opt, save_picture, save_vol
 
