@@ -24,8 +24,11 @@ from .scoring.calibration import weights_hash
 
 __all__ = ["MODALITY_CONFIGS", "export", "export_name", "methods_of"]
 
-#: Modality → config over configs/inference.json.
-MODALITY_CONFIGS: dict[str, str | None] = {"flair": None, "oct": "configs/oct.json"}
+#: Modality → config over configs/inference.json, and the calibration of its methods.
+MODALITY_CONFIGS: dict[str, tuple[str | None, str]] = {
+    "flair": (None, "models/calibration.json"),
+    "oct": ("configs/oct.json", "models/oct/calibration.json"),
+}
 DEFAULT = "default"
 COPIED = ("LICENSE", "README.md", "setup.cfg", "pyproject.toml", "requirements.txt", "configs/logging.conf", "docs")
 WEIGHTS, BRAIN, CALIBRATION = "models/model.pt", "models/parts/brain_mask.pt", "models/calibration.json"
@@ -33,12 +36,15 @@ DATE = (2000, 1, 1, 0, 0, 0)  # of the files in a zip, so that the same release 
 
 
 def methods_of(modality: str) -> list[str]:
-    """Methods that have a config for a modality, the default first.
+    """Methods that are calibrated for a modality, the default first.
 
     Raises:
         FlipmapError: on an unknown modality.
     """
-    return [DEFAULT, *(sorted(path.stem for path in _folder(modality).glob("*.json")))]
+    if modality not in MODALITY_CONFIGS:
+        raise FlipmapError(modality, "not a known modality", f"Choose from {', '.join(MODALITY_CONFIGS)}")
+    calibrated = json.loads((Path(bundle_root()) / MODALITY_CONFIGS[modality][1]).read_text())
+    return [DEFAULT, *sorted(path.stem for path in _methods().glob("*.json") if path.stem in calibrated)]
 
 
 def export_name(modality: str, method: str) -> str:
@@ -68,10 +74,10 @@ def export(modality: str, method: str, path: str | Path) -> Path:
         raise OutputError(path, "is there already", "Give another name, or remove it")
     root = Path(bundle_root())
     configs = [root / "configs" / "inference.json"]
-    if override := MODALITY_CONFIGS[modality]:
+    if override := MODALITY_CONFIGS[modality][0]:
         configs.append(root / override)
     if method != DEFAULT:
-        configs.append(_folder(modality) / f"{method}.json")
+        configs.append(_methods() / f"{method}.json")
     job = Job(configs, device="cpu")
     name = path.stem if path.suffix == ".zip" else path.name
     with tempfile.TemporaryDirectory() as folder:
@@ -89,11 +95,8 @@ def export(modality: str, method: str, path: str | Path) -> Path:
     return path
 
 
-def _folder(modality: str) -> Path:
-    if modality not in MODALITY_CONFIGS:
-        raise FlipmapError(modality, "not a known modality", f"Choose from {', '.join(MODALITY_CONFIGS)}")
-    folder = Path(bundle_root()) / "configs" / "methods"
-    return folder if modality == "flair" else folder / modality
+def _methods() -> Path:
+    return Path(bundle_root()) / "configs" / "methods"
 
 
 def _write(made: Path, root: Path, job: Job, configs: Sequence[Path], modality: str) -> None:
