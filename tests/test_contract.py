@@ -94,8 +94,14 @@ def test_properties(name, tmp_path, monkeypatch, bids_folder):
 
 
 def test_one_network_everywhere():
+    """What is trained is what is asked; the restoration beside it has a recipe of its own."""
     networks = [read(name)["network_def"] for name in RUNNABLE]
+    assert networks[0].pop("restoration") == {}
     assert networks[0] == networks[1] == networks[2]
+    assert read("train_disyre")["network_def"] == {
+        "_target_": "bundle.networks.slice_unet.SliceUNet",
+        "in_channels": "@channels",
+    }
 
 
 def test_one_preprocessing_everywhere():

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import torch
 
+from ..networks.anomaly_network import AnomalyNetwork
 from ..networks.slice_unet import SliceUNet
 from ..scoring.differences import difference
 from .base import SliceMethod
@@ -24,7 +25,7 @@ SEVERITIES = 100  # T
 
 
 class Disyre(SliceMethod):
-    """Both forms as a MONAI inferer.
+    """Both forms as a MONAI inferer. P(x, t) is the network, or the restoration in an `AnomalyNetwork`.
 
     Args:
         severities: of the ensemble, each in 1 … T; in the step-wise form the steps, falling.
@@ -47,8 +48,8 @@ class Disyre(SliceMethod):
         self.severities, self.stepwise = tuple(severities), stepwise
         self.difference = difference(score_with)
 
-    def score(self, slices: torch.Tensor, numbers: torch.Tensor, network: SliceUNet) -> torch.Tensor:
-        slices = slices.float()
+    def score(self, slices: torch.Tensor, numbers: torch.Tensor, network: SliceUNet | AnomalyNetwork) -> torch.Tensor:
+        slices, network = slices.float(), getattr(network, "restoration", None) or network
         if self.stepwise:
             return self.difference(slices, self.restore_stepwise(slices, network))
         return torch.stack([self.difference(slices, _restored(slices, t, network)) for t in self.severities]).mean(0)

@@ -1,4 +1,4 @@
-"""The one module of ``models/model.pt``: binary autoencoder and Bernoulli denoiser under one state dict.
+"""The one module of ``models/model.pt``: all networks of the default method under one state dict.
 
 One module, because MONAI Label loads one network and one file.
 """
@@ -13,6 +13,7 @@ from monai.networks.nets import DiffusionModelUNet
 from torch import nn
 
 from .binary_autoencoder import BinaryAutoencoder
+from .slice_unet import SliceUNet
 
 __all__ = ["STRUCTURED", "AnomalyNetwork", "with_part"]
 
@@ -36,6 +37,7 @@ class AnomalyNetwork(nn.Module):
         denoiser_res_blocks: residual blocks a level.
         num_head_channels: features of an attention head.
         norm_num_groups: groups of the denoiser's group normalisation.
+        restoration: arguments of a `SliceUNet` beside them, which restores images (DISYRE); None for none.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class AnomalyNetwork(nn.Module):
         denoiser_res_blocks: int = 1,
         num_head_channels: int = 32,
         norm_num_groups: int = 32,
+        restoration: dict | None = None,
     ) -> None:
         super().__init__()
         self.autoencoder = BinaryAutoencoder(spatial_dims, in_channels, code_channels, **(autoencoder or {}))
@@ -62,6 +65,7 @@ class AnomalyNetwork(nn.Module):
             norm_num_groups=norm_num_groups,
             num_head_channels=num_head_channels,
         )
+        self.restoration = None if restoration is None else SliceUNet(in_channels, **restoration)
 
     @property
     def multiple(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -13,15 +14,21 @@ from ..errors import WeightsError
 __all__ = ["load_weights"]
 
 
-def load_weights(network: nn.Module, path: str | Path) -> nn.Module:
+def load_weights(network: nn.Module, path: str | Path, without: Sequence[str] = ()) -> nn.Module:
     """Load a state dict strictly, tensors only.
+
+    Args:
+        network: to load it into.
+        path: of the file.
+        without: parts of the file that the network may do without.
 
     Raises:
         WeightsError: when the file is missing, is no state dict, or belongs to another network.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        network.load_state_dict(state)
+        left_out = tuple(f"{part}." for part in without if part not in dict(network.named_children()))
+        network.load_state_dict({key: value for key, value in state.items() if not key.startswith(left_out or "\0")})
     except FileNotFoundError as error:
         raise WeightsError(path, "no such file", "Train first, or give the path of the weights") from error
     except (RuntimeError, pickle.UnpicklingError, EOFError, TypeError, AttributeError) as error:

@@ -1,0 +1,33 @@
+"""Put the separately trained parts of the default method into one file, as MONAI Label wants it.
+
+python scripts/join_weights.py models/model.pt runs/denoiser/weights.pt restoration=runs/disyre/weights.pt
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from bundle.io.files import whole_file
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("path", type=Path, help="where to")
+    parser.add_argument(
+        "base", type=Path, help="weights of autoencoder and denoiser; of other parts what is in it goes"
+    )
+    parser.add_argument("parts", nargs="*", metavar="NAME=FILE", help="further parts")
+    arguments = parser.parse_args()
+    base = torch.load(arguments.base, map_location="cpu", weights_only=True)
+    joined = {key: value for key, value in base.items() if key.startswith(("autoencoder.", "denoiser."))}
+    for given in arguments.parts:
+        name, _, file = given.partition("=")
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        joined |= {f"{name}.{key}": value for key, value in state.items()}
+    with whole_file(arguments.path) as temporary:
+        torch.save(joined, temporary)
+
+
+if __name__ == "__main__":
+    main()
