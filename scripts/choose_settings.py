@@ -24,6 +24,7 @@ from tqdm import tqdm
 from bundle import bundle_root
 from bundle.diffusion.bernoulli import BernoulliScheduler
 from bundle.methods.base import SliceMethod
+from bundle.methods.disyre import Disyre
 from bundle.methods.intensity import Intensity
 from bundle.methods.likelihood import BitLikelihood
 from bundle.methods.masked_bernoulli import MaskedBernoulli, SliceNoise
@@ -37,7 +38,8 @@ from bundle.scoring.calibration import Calibration
 SMOOTHING = (0.0, 1.0, 2.0)
 LEVELS = (25, 50, 100, 200, 400)
 THRESHOLDS = (0.1, 0.2, 0.3, 0.5)
-SHARES = (0.2, 0.35, 0.5)  # of the intensity in the fusion
+#: Of structured flips, DISYRE and the smoothed intensity in the fusion.
+SHARES = ((0.65, 0, 0.35), (0.5, 0.5, 0), (0.5, 0.25, 0.25), (0.4, 0.35, 0.25), (0.3, 0.5, 0.2))
 RATES = (0.01, 0.001)  # of healthy bits that may exceed P
 
 
@@ -47,6 +49,8 @@ def candidates(healthy: dict) -> dict[str, SliceMethod]:
         "intensity": Intensity(),
         "autoencoder residual": Reconstruction(),
         "likelihood of the bits": BitLikelihood(),
+        "DISYRE, ensembled": Disyre(),
+        "DISYRE, step-wise": Disyre(stepwise=True),
         "masked chain L=200 P=0.5 against image": MaskedBernoulli(200, 0.5, 10, "image", "squared"),
     }
     for level, threshold in itertools.product(LEVELS, THRESHOLDS):
@@ -63,13 +67,15 @@ def candidates(healthy: dict) -> dict[str, SliceMethod]:
 
 def validation(dataset_dir: str, every: int):
     """Network, and the validation slices: anomalous, mask, healthy, brain, as the training recipe makes them."""
-    parser = ConfigParser()
-    parser.read_config(Path(bundle_root()) / "configs" / "train_denoiser.json")
+    configs = Path(bundle_root()) / "configs"
+    parser, inference = ConfigParser(), ConfigParser()
+    parser.read_config(configs / "train_denoiser.json")
     parser.update({"bundle_root": bundle_root(), "dataset_dir": dataset_dir})
     dataset = parser.get_parsed_content("validate#dataset")
+    inference.read_config(configs / "inference.json")
     items = [dataset[i] for i in range(0, len(dataset), every)]
     stacks = [torch.stack([i[key] for i in items]) for key in ("anomalous", "mask", "image", "brain")]
-    return parser.get_parsed_content("network_def"), stacks
+    return inference.get_parsed_content("network_def"), stacks
 
 
 def in_batches(slices: torch.Tensor, function) -> torch.Tensor:
@@ -97,9 +103,9 @@ def healthy_thresholds(network, healthy: torch.Tensor) -> dict[tuple[int, float]
 
 
 def fusion(network, slices, healthy, wanted, inside) -> list[tuple[str, float, float]]:
-    """Rows of structured flips fused with the smoothed intensity, each calibrated on the healthy slices."""
+    """Rows of the three parts of the fusion, each calibrated on the healthy slices, in several shares."""
     values = []
-    for method, sigma in ((StructuredFlips("both"), 1.0), (Intensity(), 2.0)):
+    for method, sigma in ((StructuredFlips("both"), 1.0), (Disyre(), 1.0), (Intensity(), 2.0)):
         score = [
             ndimage.gaussian_filter(
                 in_batches(x, lambda batch, numbers, method=method: method.score(batch, numbers, network)).numpy(),
@@ -109,9 +115,9 @@ def fusion(network, slices, healthy, wanted, inside) -> list[tuple[str, float, f
         ]
         values.append(Calibration.fit(score[0][inside])(score[1]))
     rows = []
-    for share in SHARES:
-        fused = (1 - share) * values[0] + share * values[1]
-        name = f"structured flips both fused with {share:g} of intensity"
+    for shares in SHARES:
+        fused = sum(share * value for share, value in zip(shares, values, strict=True))
+        name = "fusion: {:g} structured flips both, {:g} DISYRE, {:g} intensity".format(*shares)
         rows.append((name, 1.0, average_precision_score(wanted[inside], fused[inside])))
         print(f"{name}: AUPRC {rows[-1][2]:.4f}", flush=True)
     return rows
