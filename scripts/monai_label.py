@@ -20,7 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 LABEL = ("monailabel==0.8.5", "monai==1.6.1", "pydicom<3", "pynetdicom<3")
-OURS = ("einops", "scipy", "scikit-learn", "matplotlib", "jinja2", "pillow")
+OURS = ("einops", "scipy", "scikit-learn", "matplotlib", "jinja2", "pillow", "dcmqi")
 TORCH = "torch==2.13.0"
 
 
@@ -53,6 +53,8 @@ def main() -> None:
     ]
     print(f"models: {', '.join(models)}; http://{options.host}:{options.port}", flush=True)
     os.environ["MONAI_LABEL_TASKS_TRAIN"] = "false"  # what is annotated is no healthy data
+    # Where MONAI Label looks for dcmqi's programs, which write DICOM Segmentations, before it would download them.
+    os.environ["PATH"] = f"{python.parent.resolve()}{os.pathsep}{os.environ.get('PATH', '')}"
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait leave the machine to the viewer
     os.execv(python, [str(part) for part in command])
 

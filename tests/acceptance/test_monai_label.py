@@ -25,6 +25,7 @@ import SimpleITK as sitk
 
 from bundle.cases import find_scans
 from bundle.export import export
+from bundle.scoring.shown import BANDS
 from tests.conftest import ROOT, data_folder
 
 PORT, ORTHANC = 8750, 8751
@@ -297,7 +298,8 @@ def test_the_dicomweb_path_of_ohif(archive, tmp_path):
         between = np.linalg.inv(np.diag([-1.0, -1, 1, 1]) @ affine) @ scan.affine.numpy()
         np.testing.assert_allclose(np.abs(between[:3, :3]).sum(0), 1, atol=1e-3)
         assert set(np.unique(sitk.GetArrayFromImage(bands))) <= {0, 1, 2, 3}
-        (tmp_path / "seg.dcm").write_bytes(server.infer("flipmap_flair", series.uid, output="dicom_seg", **SLICER))
+        asked = {"label_info": [{"name": name} for name in BANDS], "result_dtype": "uint8"}
+        (tmp_path / "seg.dcm").write_bytes(server.infer("flipmap_flair", series.uid, output="dicom_seg", **asked))
         seg = pydicom.dcmread(tmp_path / "seg.dcm")
         assert seg.Modality == "SEG"
         assert seg.StudyInstanceUID == pydicom.dcmread(paths[0]).StudyInstanceUID
