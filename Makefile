@@ -17,8 +17,8 @@ demo: $(VENV)/installed
 test: $(VENV)/installed lint
 	$(BIN)/python -m pytest tests
 
-# MONAI Label still lives on NumPy 1.26: the same suite there, training apart, and without the extra `hospital`, whose
-# JPEG-LS decoder wants NumPy 2; so the bare install is tested too.
+# MONAI Label still lives on NumPy 1.26: the same suite there, training apart, and without the extras, of which
+# `hospital` brings a JPEG-LS decoder that wants NumPy 2; so the bare install is tested too.
 test-numpy1: $(VENV)-numpy1/installed
 	$(VENV)-numpy1/bin/python -m pytest tests --ignore tests/test_training.py
 
@@ -46,7 +46,7 @@ $(VENV)/installed: requirements.txt setup.cfg pyproject.toml
 
 $(VENV)-numpy1/installed: requirements.txt setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)-numpy1
-	sed -E 's/^numpy==.*/numpy==1.26.4/; /^(pydicom|highdicom|dcm2niix)==/d' requirements.txt > $(VENV)-numpy1/requirements.txt
+	sed -E 's/^numpy==.*/numpy==1.26.4/; /^(pydicom|highdicom|dcm2niix|eyepy|playwright)==/d' requirements.txt > $(VENV)-numpy1/requirements.txt
 	$(VENV)-numpy1/bin/python -m pip install --quiet --disable-pip-version-check -r $(VENV)-numpy1/requirements.txt
 	$(VENV)-numpy1/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	touch $@
