@@ -63,9 +63,12 @@ class Calibration:
         # The slope of the last decade: between the last two points it hangs on a handful of voxels.
         decade = min(int(np.searchsorted(known_value, known_value[-1] - 1)), len(known_value) - 2)
         slope = (known_value[-1] - known_value[decade]) / (known_score[-1] - known_score[decade])
-        beyond = np.clip(score - known_score[-1], 0, None) * slope
-        value = np.interp(score, known_score, known_value) + beyond
-        return np.where(np.asarray(score) > 0, value, 0).astype(np.float32)
+        score = np.asarray(score)
+        above = score[score > 0]  # most of a map is 0 and stays so
+        beyond = np.clip(above - known_score[-1], 0, None) * slope
+        value = np.zeros(score.shape, np.float32)
+        value[score > 0] = np.interp(above, known_score, known_value) + beyond
+        return value
 
 
 class Calibrated(MapTransform):
