@@ -55,6 +55,7 @@ def main() -> None:
     os.environ["MONAI_LABEL_TASKS_TRAIN"] = "false"  # what is annotated is no healthy data
     # Where MONAI Label looks for dcmqi's programs, which write DICOM Segmentations, before it would download them.
     os.environ["PATH"] = f"{python.parent.resolve()}{os.pathsep}{os.environ.get('PATH', '')}"
+    os.environ.setdefault("MALLOC_ARENA_MAX", "2")  # volumes come and go: fewer places to leave gaps in
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait leave the machine to the viewer
     os.execv(python, [str(part) for part in command])
 

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -99,8 +100,21 @@ def weights_hash(*paths: str | Path) -> str:
     Raises:
         WeightsError: when one cannot be read.
     """
+    stamps = []
+    for path in map(Path, paths):
+        try:
+            known = path.stat()
+        except OSError as error:
+            raise WeightsError(path, f"cannot be read ({error.strerror})", "Give the path of the weights") from error
+        stamps.append((str(path), known.st_mtime_ns, known.st_size))
+    return _hash_of(tuple(stamps))
+
+
+@lru_cache(maxsize=8)
+def _hash_of(stamps: tuple[tuple[str, int, int], ...]) -> str:
+    """Read once as long as no file changes: a server asks for every request."""
     digest = hashlib.sha256()
-    for path in paths:
+    for path, _, _ in stamps:
         try:
             digest.update(Path(path).read_bytes())
         except OSError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Hashable, Mapping
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,12 @@ def brain_network() -> UNet:
     return UNet(3, 1, 1, (16, 32, 64, 128), (2, 2, 2), num_res_units=2, norm="instance", act="LEAKYRELU")
 
 
+@lru_cache(maxsize=2)
+def _loaded(path: str, changed: int) -> UNet:
+    """Read once as long as the file does not change: a server makes its transforms anew for every request."""
+    return load_weights(brain_network(), path).eval()
+
+
 def normalise(volume: np.ndarray) -> np.ndarray:
     """Intensities to [0, 1] by the 99.5th percentile of what is not zero: for finding the brain, not for scoring it."""
     bright = volume[volume > 0]
@@ -66,7 +73,8 @@ class BrainMaskd(MapTransform):
         self, keys: KeysCollection, path: str | Path, mask_key: str = "brain", precision: str = "auto"
     ) -> None:
         super().__init__(keys)
-        self.network = load_weights(brain_network(), path).eval()
+        changed = Path(path).stat().st_mtime_ns if Path(path).exists() else 0
+        self.network = _loaded(str(path), changed)
         self.mask_key, self.precision = mask_key, precision
 
     def __call__(self, data: Mapping[Hashable, object]) -> dict:

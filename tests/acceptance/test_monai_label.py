@@ -27,6 +27,7 @@ from bundle.cases import find_scans
 from bundle.export import export
 from bundle.scoring.shown import BANDS
 from tests.conftest import ROOT, data_folder
+from tests.oct_files import bscan
 
 PORT, ORTHANC = 8750, 8751
 SLICES = 24
@@ -101,11 +102,12 @@ def scans():
 
 @pytest.fixture(scope="module")
 def server(scans, tmp_path_factory):
-    """Two of our bundles in one server: the repository itself, and an exported method."""
+    """Three of our bundles in one server: the repository itself, an exported method, and an exported modality."""
     folder = tmp_path_factory.mktemp("label")
     (folder / "studies").mkdir()
     second = export("flair", "intensity", folder / "flipmap_flair_intensity.zip")
-    running = Server(folder / "studies", folder / "app", PORT, second)
+    third = export("oct", "default", folder / "flipmap_oct.zip")
+    running = Server(folder / "studies", folder / "app", PORT, second, third)
     for name, path in scans.items():
         running.upload(path, name)
     yield running
@@ -130,7 +132,7 @@ def volume(answer, folder, name="answer.nii.gz"):
 
 
 def test_what_the_panel_says(server):
-    assert {"flipmap_flair", "flipmap_flair_intensity"} <= set(server.info["models"])
+    assert {"flipmap_flair", "flipmap_flair_intensity", "flipmap_oct"} <= set(server.info["models"])
     model = server.info["models"]["flipmap_flair"]
     assert model["labels"] == {"mild": 1, "moderate": 2, "strong": 3}
     assert model["config"]["show"] == ["auto", "map", "mask", "bands"]
@@ -175,6 +177,22 @@ def test_the_other_bundle_is_another_map(server, scans, tmp_path):
                   for model in ("flipmap_flair", "flipmap_flair_intensity"))  # fmt: skip
     assert one.shape == other.shape
     assert np.abs(one - other).max() > 0.5
+
+
+def test_another_modality_beside_them(server, tmp_path):
+    """A retinal volume through the exported OCT bundle, on its own grid."""
+    retina = np.stack([bscan(n)[0].T for n in (1, 2)], axis=-1)
+    image = nib.Nifti1Image(retina, np.diag([0.0115, -0.00387, 0.12, 1.0]))
+    nib.save(image, tmp_path / "retina.nii.gz")
+    server.upload(tmp_path / "retina.nii.gz", "retina")
+    try:
+        answer = volume(server.infer("flipmap_oct", "retina"), tmp_path)
+        assert answer.shape == retina.shape
+        np.testing.assert_allclose(answer.affine, image.affine, atol=1e-6)
+        assert 0 < np.asarray(answer.dataobj).max() < 100
+    finally:
+        request = urllib.request.Request(f"{server.url}/datastore/?id=retina", method="DELETE")
+        urllib.request.urlopen(request, timeout=60).read()
 
 
 def test_four_at_once(server, scans, expected, tmp_path):
