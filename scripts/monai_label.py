@@ -103,17 +103,17 @@ def install(python: Path, app: Path, exported: list[Path]) -> list[str]:
 
 def serve() -> None:
     """Inside the environment: MONAI Label's own command."""
-    import torch
+    from torch import library
 
     try:
         import torchvision  # noqa: F401
     except RuntimeError:  # its operators were compiled for CUDA, this PyTorch is without
         for name in [name for name in sys.modules if name.startswith("torchvision")]:
             del sys.modules[name]
-        library = torch.library.Library("torchvision", "DEF")
-        library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        serve.library = library  # operators go with it
+        operators = library.Library("torchvision", "DEF")
+        operators.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        operators.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        serve.operators = operators  # they go with it
     from monailabel.main import Main
 
     sys.argv = ["monailabel", *sys.argv[2:]]
