@@ -6,6 +6,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -92,7 +93,7 @@ class Job:
             "points": list(zip((1, 2, 3, 4), (0.1, 0.01, 0.001, 0.0001), scores, strict=True)),
         }
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Hash of everything but the scan that the outputs hang on: config, weights, calibration, version."""
         raw = {key: value for key, value in self.config.get().items() if key not in BESIDE_THE_POINT}

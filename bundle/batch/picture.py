@@ -19,6 +19,7 @@ __all__ = ["chosen_slices", "save_case_picture"]
 ROWS = 3
 GAP = 4  # pixels between panels
 PANEL = 280  # pixels, the longer side of a panel
+FAST = 1  # of zlib: a third of the time for a few per cent more bytes
 OUTLINE = np.array([255, 60, 60], np.uint8)
 
 
@@ -46,7 +47,7 @@ def save_case_picture(
     slices = chosen_slices(heat, volumes[0].affine.numpy(), findings)
     rows = [_row(grey[..., z].T, heat[..., z].T, outline[..., z].T > 0, aspect) for z in slices]
     with whole_file(path) as temporary:
-        Image.fromarray(np.concatenate(rows)).save(temporary, format="PNG")
+        Image.fromarray(np.concatenate(rows)).save(temporary, format="PNG", compress_level=FAST)
 
 
 def _row(grey: np.ndarray, heat: np.ndarray, mask: np.ndarray, aspect: float) -> np.ndarray:

@@ -7,6 +7,7 @@ import json
 import platform
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -52,6 +53,7 @@ class Record:
         return cls(name, status, findings["case_score"], len(volumes), max(volumes, default=0.0), round(seconds, 2))
 
 
+@cache
 def versions() -> dict[str, str]:
     """Versions of what makes the map."""
     found = {"flipmap": __version__, "python": platform.python_version()}

@@ -19,7 +19,7 @@ from scipy import ndimage
 from ..errors import ScanError
 from ..networks.weights import load_weights
 from ..precision import autocast
-from .head import head_mask
+from .head import head_mask, largest_piece
 
 __all__ = ["GRID_SPACING", "BrainMaskd", "brain_network", "normalise"]
 
@@ -88,7 +88,8 @@ class BrainMaskd(MapTransform):
                 spacing = tuple(float(s) for s in scan.pixdim)
                 mask = self._find(volume, spacing, str(scan.meta.get("filename_or_obj", key)))
             mask = torch.from_numpy(mask.astype(np.float32))[None]
-            d[self.mask_key] = MetaTensor(mask, meta=scan.meta, applied_operations=scan.applied_operations)
+            # Copies: what is done to the scan from here on is not done to its mask.
+            d[self.mask_key] = MetaTensor(mask, meta=dict(scan.meta), applied_operations=list(scan.applied_operations))
         return d
 
     def _find(self, volume: np.ndarray, spacing: tuple[float, ...], name: str) -> np.ndarray:
@@ -124,9 +125,7 @@ class BrainMaskd(MapTransform):
 
 
 def _mended(mask: np.ndarray) -> np.ndarray:
-    pieces, count = ndimage.label(mask)
-    if count > 1:
-        mask = pieces == np.bincount(pieces.ravel())[1:].argmax() + 1
+    mask = largest_piece(mask)
     room = np.pad(mask, CLOSING + 1, mode="edge")  # so that a brain cut off by the field of view stays so
     closed = ndimage.binary_closing(room, iterations=CLOSING)[(slice(CLOSING + 1, -CLOSING - 1),) * 3]
     return ndimage.binary_fill_holes(closed | mask)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-__all__ = ["head_mask", "inner_head", "reference_intensity"]
+__all__ = ["head_mask", "inner_head", "largest_piece", "reference_intensity"]
 
 AIR_FRACTION = 0.08  # of the 99th percentile: MRI's air noise lies below, skin and cerebrospinal fluid above
 INSIDE_MM = 15.0  # deeper than scalp and skull: mostly brain, whether the skull is there or not
@@ -25,12 +25,15 @@ def head_mask(volume: np.ndarray, spacing: tuple[float, float, float]) -> np.nda
     bright = volume[volume > 0]
     if bright.size == 0:
         return np.zeros(volume.shape, bool)
-    mask = smooth > AIR_FRACTION * np.percentile(bright, 99)
-    labels, count = ndimage.label(mask)
-    if count > 1:
-        mask = labels == np.bincount(labels.ravel())[1:].argmax() + 1
-    filled = [ndimage.binary_fill_holes(mask[..., z]) for z in range(mask.shape[-1])]
-    return np.stack(filled, axis=-1)
+    in_plane = ndimage.generate_binary_structure(3, 1)
+    in_plane[1, 1, ::2] = False
+    return ndimage.binary_fill_holes(largest_piece(smooth > AIR_FRACTION * np.percentile(bright, 99)), in_plane)
+
+
+def largest_piece(mask: np.ndarray) -> np.ndarray:
+    """The largest connected component (faces touch) of a bool array; an empty one stays so."""
+    pieces, count = ndimage.label(mask)
+    return pieces == np.bincount(pieces.ravel())[1:].argmax() + 1 if count > 1 else mask
 
 
 def inner_head(mask: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
