@@ -5,7 +5,8 @@ No label of a lesion takes part. The anomalies are of another family than those 
     python scripts/choose_settings.py --dataset_dir DATASET --output_dir docs/evaluation
 
 Writes ``settings.csv``, and ``sweep.png``: the masked chain over noise level L and threshold P, with the P that a given
-share of healthy bits exceeds, so that P follows from healthy data instead of from a hand.
+share of healthy bits exceeds, so that P follows from healthy data instead of from a hand. With ``--small`` many small
+anomalies take the place of those of every size, and ``settings_small.csv`` leaves the sweep out.
 """
 
 import argparse
@@ -28,8 +29,11 @@ from bundle.methods.disyre import Disyre
 from bundle.methods.intensity import Intensity
 from bundle.methods.likelihood import BitLikelihood
 from bundle.methods.masked_bernoulli import MaskedBernoulli, SliceNoise
+from bundle.methods.mdps import Mdps
 from bundle.methods.reconstruction import Reconstruction
 from bundle.methods.structured_flips import StructuredFlips
+from bundle.networks.fused_network import FusedNetwork
+from bundle.networks.slice_unet import SliceUNet
 from bundle.networks.weights import load_weights
 from bundle.precision import autocast
 from bundle.report.figures import save_sweep
@@ -38,13 +42,31 @@ from bundle.scoring.calibration import Calibration
 SMOOTHING = (0.0, 1.0, 2.0)
 LEVELS = (25, 50, 100, 200, 400)
 THRESHOLDS = (0.1, 0.2, 0.3, 0.5)
-#: Of structured flips, DISYRE and the smoothed intensity in the fusion.
-SHARES = ((0.65, 0, 0.35), (0.5, 0.5, 0), (0.5, 0.25, 0.25), (0.4, 0.35, 0.25), (0.3, 0.5, 0.2))
 RATES = (0.01, 0.001)  # of healthy bits that may exceed P
+MDPS, FLIPS, DISYRE, SHARP, SMOOTH = "MDPS", "structured flips", "DISYRE", "intensity", "intensity smoothed"
+#: What can be fused: method, and sigma of its smoothing.
+PARTS = {
+    FLIPS: (StructuredFlips("both", mirrored=True), 1.0),
+    DISYRE: (Disyre(), 1.0),
+    SHARP: (Intensity(), 0.0),
+    SMOOTH: (Intensity(), 2.0),
+}
+#: Shares of the parts that are tried.
+FUSIONS = (
+    {FLIPS: 0.65, SMOOTH: 0.35},
+    {FLIPS: 0.5, SMOOTH: 0.5},
+    {FLIPS: 0.65, SHARP: 0.35},
+    {FLIPS: 0.5, SHARP: 0.5},
+    {FLIPS: 0.35, SHARP: 0.65},
+    {FLIPS: 0.5, DISYRE: 0.25, SHARP: 0.25},
+    {FLIPS: 0.4, DISYRE: 0.2, SHARP: 0.4},
+)
+#: Anomalies of 3 to 11 mm across, many in a slice.
+SMALL = {"radius": [0.8, 3.0], "scattered": 1.0}
 
 
-def candidates(healthy: dict) -> dict[str, SliceMethod]:
-    """Name → method; smoothing is tried on each afterwards. ``healthy``: (L, rate) → P."""
+def candidates(healthy: dict, small: bool) -> dict[str, SliceMethod]:
+    """Name → method; smoothing is tried on each afterwards. ``healthy``: (L, rate) → P; ``small``: no sweep."""
     methods: dict[str, SliceMethod] = {
         "intensity": Intensity(),
         "autoencoder residual": Reconstruction(),
@@ -52,8 +74,9 @@ def candidates(healthy: dict) -> dict[str, SliceMethod]:
         "DISYRE, ensembled": Disyre(),
         "DISYRE, step-wise": Disyre(stepwise=True),
         "masked chain L=200 P=0.5 against image": MaskedBernoulli(200, 0.5, 10, "image", "squared"),
+        **{f"{MDPS} t={t} w={w:g}": Mdps(t, t // 5, w) for t, w in ((100, 1), (200, 0), (200, 1), (200, 4))},
     }
-    for level, threshold in itertools.product(LEVELS, THRESHOLDS):
+    for level, threshold in itertools.product(() if small else LEVELS, THRESHOLDS):
         methods[f"masked chain L={level} P={threshold}"] = MaskedBernoulli(level, threshold, 10, "code", "absolute")
     for (level, rate), threshold in healthy.items():
         name = f"masked chain L={level} P={threshold:.3f}, exceeded by {rate:.1%} of healthy bits"
@@ -65,12 +88,14 @@ def candidates(healthy: dict) -> dict[str, SliceMethod]:
     return methods
 
 
-def validation(dataset_dir: str, every: int):
+def validation(dataset_dir: str, every: int, small: bool):
     """Network, and the validation slices: anomalous, mask, healthy, brain, as the training recipe makes them."""
     configs = Path(bundle_root()) / "configs"
     parser, inference = ConfigParser(), ConfigParser()
     parser.read_config(configs / "train_denoiser.json")
     parser.update({"bundle_root": bundle_root(), "dataset_dir": dataset_dir})
+    if small:
+        parser["validate"]["preprocessing"].update(SMALL)
     dataset = parser.get_parsed_content("validate#dataset")
     inference.read_config(configs / "inference.json")
     items = [dataset[i] for i in range(0, len(dataset), every)]
@@ -103,9 +128,9 @@ def healthy_thresholds(network, healthy: torch.Tensor) -> dict[tuple[int, float]
 
 
 def fusion(network, slices, healthy, wanted, inside) -> list[tuple[str, float, float]]:
-    """Rows of the three parts of the fusion, each calibrated on the healthy slices, in several shares."""
-    values = []
-    for method, sigma in ((StructuredFlips("both"), 1.0), (Disyre(), 1.0), (Intensity(), 2.0)):
+    """Rows of the fusions, every part calibrated on the healthy slices."""
+    values = {}
+    for part, (method, sigma) in PARTS.items():
         score = [
             ndimage.gaussian_filter(
                 in_batches(x, lambda batch, numbers, method=method: method.score(batch, numbers, network)).numpy(),
@@ -113,12 +138,12 @@ def fusion(network, slices, healthy, wanted, inside) -> list[tuple[str, float, f
             )
             for x in (healthy, slices)
         ]
-        values.append(Calibration.fit(score[0][inside])(score[1]))
+        values[part] = Calibration.fit(score[0][inside])(score[1])
     rows = []
-    for shares in SHARES:
-        fused = sum(share * value for share, value in zip(shares, values, strict=True))
-        name = "fusion: {:g} structured flips both, {:g} DISYRE, {:g} intensity".format(*shares)
-        rows.append((name, 1.0, average_precision_score(wanted[inside], fused[inside])))
+    for shares in FUSIONS:
+        fused = sum(share * values[part] for part, share in shares.items())
+        name = "fusion: " + ", ".join(f"{share:g} {part}" for part, share in shares.items())
+        rows.append((name, "", average_precision_score(wanted[inside], fused[inside])))
         print(f"{name}: AUPRC {rows[-1][2]:.4f}", flush=True)
     return rows
 
@@ -127,18 +152,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dataset_dir", required=True)
     parser.add_argument("--weights", default=str(Path(bundle_root()) / "models" / "model.pt"))
+    parser.add_argument("--prior", default=str(Path(bundle_root()) / "models" / "methods" / "mdps.pt"))
     parser.add_argument("--output_dir", type=Path, default=Path())
+    parser.add_argument("--small", action="store_true", help="many small anomalies, to settings_small.csv")
     parser.add_argument("--every", type=int, default=4, help="take every n-th slice")
     arguments = parser.parse_args()
 
     set_determinism(0)
-    network, (slices, masks, healthy, brain) = validation(arguments.dataset_dir, arguments.every)
+    network, (slices, masks, healthy, brain) = validation(arguments.dataset_dir, arguments.every, arguments.small)
     load_weights(network, arguments.weights).eval()
+    with_prior = FusedNetwork({"flips": network, "prior": load_weights(SliceUNet(residual=False), arguments.prior)})
     thresholds = healthy_thresholds(network, healthy)
     inside, wanted = brain.numpy() > 0.5, masks.numpy() > 0
     rows, best = [], {}
-    for name, method in tqdm(candidates(thresholds).items(), disable=None):
-        scores = in_batches(slices, lambda batch, numbers, method=method: method.score(batch, numbers, network))
+    for name, method in tqdm(candidates(thresholds, arguments.small).items(), disable=None):
+        asked = with_prior.eval() if name.startswith(MDPS) else network
+        scores = in_batches(slices, lambda *batch, method=method, asked=asked: method.score(*batch, asked))
         for sigma in SMOOTHING:
             smooth = ndimage.gaussian_filter(scores.numpy(), (0, 0, sigma, sigma))
             rows.append((name, sigma, average_precision_score(wanted[inside], smooth[inside])))
@@ -146,10 +175,12 @@ def main() -> None:
             print(f"{name}, smoothing {sigma}: AUPRC {rows[-1][2]:.4f}", flush=True)
     rows += fusion(network, slices, healthy, wanted, inside)
     arguments.output_dir.mkdir(parents=True, exist_ok=True)
-    with (arguments.output_dir / "settings.csv").open("w", newline="") as file:
+    with (arguments.output_dir / f"settings{'_small' * arguments.small}.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(("method", "smoothing", "AUPRC on synthetic anomalies, in the brain"))
         writer.writerows((a, b, np.round(c, 4)) for a, b, c in sorted(rows, key=lambda r: -r[2]))
+    if arguments.small:
+        return
     grid = np.array([[best[f"masked chain L={level} P={threshold}"] for threshold in THRESHOLDS] for level in LEVELS])
     save_sweep(arguments.output_dir / "sweep.png", LEVELS, THRESHOLDS, grid, thresholds)
 

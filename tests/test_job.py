@@ -8,7 +8,7 @@ from bundle.batch.job import Job
 from bundle.errors import ScanError, WeightsError, cause_of
 from bundle.io.nifti import scan_from_array, write_map
 from tests.conftest import ROOT
-from tests.test_mri import reoriented
+from tests.test_mri import oblique, reoriented
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +27,23 @@ def test_a_file_and_an_array_get_the_same(job, head, tmp_path):
     assert not list(tmp_path.glob("*anomaly*")), "a job writes nothing"
     inside = from_file["brain"][0].numpy() > 0
     assert not from_file["pred"][0].numpy()[~inside].any()
+
+
+@pytest.mark.parametrize("codes", ["LPS", "PSR", "ARI"])
+def test_a_mask_of_ones_own_comes_back_as_it_was(job, head, tmp_path, codes):
+    """Voxel by voxel: it is never resampled, whatever the orientation, and nothing outside it is scored."""
+    scan, _, affine = head
+    own = (scan > np.percentile(scan, 60)) & (np.arange(scan.shape[0]) % 3 > 0)[:, None, None]  # finer than the grid
+    paths = {}
+    for key, values in (("image", scan), ("brain", own)):
+        data, its_affine = reoriented(values.astype(np.int16), oblique(affine), codes)
+        write_map(tmp_path / f"{key}.nii.gz", data, its_affine, np.int16)
+        paths[key] = str(tmp_path / f"{key}.nii.gz")
+    result = job(paths)
+    brain, pred = (result[key][0].numpy() for key in ("brain", "pred"))
+    np.testing.assert_array_equal(brain > 0, data > 0)
+    assert not pred[brain == 0].any()
+    assert pred[brain > 0].any()
 
 
 def test_predict(head):

@@ -153,12 +153,14 @@ def test_brats_as_downloaded(tmp_path):
     assert state["autoencoder.encoder.blocks.0.conv.weight"].shape[1] == 4
 
 
-def test_slices_with_lesion_are_left_out():
-    image, label = torch.rand(1, 8, 8, 5) + 0.1, torch.zeros(1, 8, 8, 5)
+def test_slices_with_lesion_and_their_neighbours_are_left_out():
+    image, label = torch.rand(1, 8, 8, 7) + 0.1, torch.zeros(1, 8, 8, 7)
     label[0, 3, 3, 2] = 0.2  # a lesion's edge, after resampling
-    image[..., 4] = 0  # air
+    image[..., 6] = 0  # air
     dataset = SliceDataset([{}], lambda case: {"image": image, "label": label})
     assert len(dataset) == 3
+    torch.testing.assert_close(dataset.slices[0].float(), image[..., 0], atol=1e-3, rtol=0)
+    torch.testing.assert_close(dataset.slices[1].float(), image[..., 4], atol=1e-3, rtol=0)
     assert dataset[0]["image"].shape == (1, 8, 8)
 
 

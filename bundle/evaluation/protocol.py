@@ -3,7 +3,8 @@
 - pooled over all test scans, healthy slices included: over all head voxels with the map as the method makes it; over
   the same voxels with the map as it is saved, zero outside the brain mask; and over the voxels of the brain mask alone;
 - the best Dice is an upper bound, named so; the Dice that counts is at a threshold that healthy slices set;
-- the false-positive rate that those thresholds reach is measured on tumour-free slices of the test patients;
+- the false-positive rate that those thresholds reach is measured on tumour-free slices of the test patients, slices
+  next to a tumour left aside;
 - intervals are 95 %, by drawing patients.
 """
 
@@ -40,7 +41,7 @@ class MethodScores:
 
     Attributes:
         scores, lesions, brain: head voxels.
-        healthy: scores of brain voxels in tumour-free slices.
+        healthy: scores of brain voxels in tumour-free slices (`bundle.transforms.head.free_slices`).
         slices: (slice score, whether it has lesion), one pair a slice with brain.
         seconds: a scan.
         lesion_ml: volume of the lesion.

@@ -13,7 +13,7 @@ from monai.inferers import Inferer
 from monai.transforms import Invertd
 
 from ..io.nifti import read_scan
-from ..transforms.head import head_mask
+from ..transforms.head import free_slices, head_mask
 from ..transforms.mri import to_axial
 
 __all__ = ["CaseScores", "Prepared", "inverted", "prepare", "score_case"]
@@ -30,7 +30,7 @@ class Prepared:
         lesion: expert mask.
         head: voxels that count: air outside does not, unless an expert marked it.
         brain: the brain mask of the preprocessing, at the scan's resolution.
-        healthy: (Z,) whether a slice has head and no lesion.
+        healthy: (Z,) whether a slice has head and no lesion, nor its neighbours any.
         voxel_ml: volume of a voxel.
     """
 
@@ -70,7 +70,7 @@ def prepare(case: dict, preprocessing: Callable) -> Prepared:
         lesion=lesion,
         head=head | lesion,
         brain=to_axial(_inverted(item["brain"], preprocessing))[0].numpy() > 0.5,
-        healthy=head.any((0, 1)) & ~lesion.any((0, 1)),
+        healthy=head.any((0, 1)) & free_slices(lesion),
         voxel_ml=float(np.prod(spacing)) / 1000,
     )
 

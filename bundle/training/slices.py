@@ -11,6 +11,7 @@ from monai.transforms import Randomizable
 from torch.utils.data import Dataset
 
 from ..errors import DatasetError, ScanError
+from ..transforms.head import free_slices
 
 __all__ = ["SliceDataset"]
 
@@ -24,7 +25,8 @@ class SliceDataset(Dataset, Randomizable):
     and, where the preprocessing found one, the mask ``region_key`` (1, H, W).
 
     Args:
-        data: datalist with ``image`` and, where known, ``label``: slices that touch a label are left out.
+        data: datalist with ``image`` and, where known, ``label``: slices that touch a label are left out,
+            and so are their neighbours.
         preprocessing: case → dictionary of ``image`` (C, X, Y, Z) and, if the case has one, ``label``.
         transform: random transforms of an item.
         min_foreground: least part of the frame that must not be air.
@@ -64,7 +66,7 @@ class SliceDataset(Dataset, Randomizable):
         image = torch.as_tensor(np.asarray(case["image"])).half().movedim(-1, 0)
         healthy = (image > 0.05).float().mean((1, 2, 3)) >= self.min_foreground
         if "label" in case:
-            healthy &= torch.as_tensor(np.asarray(case["label"])).amax((0, 1, 2)) == 0
+            healthy &= torch.from_numpy(free_slices(np.asarray(case["label"]).max(0) > 0))
         if self.region_key in case:
             region = torch.as_tensor(np.asarray(case[self.region_key])).movedim(-1, 0) > 0.5
             healthy &= region.float().mean((1, 2, 3)) >= self.min_region

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-__all__ = ["head_mask", "inner_head", "largest_piece", "reference_intensity"]
+__all__ = ["free_slices", "head_mask", "inner_head", "largest_piece", "reference_intensity"]
 
 AIR_FRACTION = 0.08  # of the 99th percentile: MRI's air noise lies below, skin and cerebrospinal fluid above
 INSIDE_MM = 15.0  # deeper than scalp and skull: mostly brain, whether the skull is there or not
@@ -34,6 +34,14 @@ def largest_piece(mask: np.ndarray) -> np.ndarray:
     """The largest connected component (faces touch) of a bool array; an empty one stays so."""
     pieces, count = ndimage.label(mask)
     return pieces == np.bincount(pieces.ravel())[1:].argmax() + 1 if count > 1 else mask
+
+
+def free_slices(lesion: np.ndarray) -> np.ndarray:
+    """Slices (Z,) of a mask (X, Y, Z) that hold none of it, and do not lie next to one that does.
+
+    Experts end a lesion where they no longer see it; partial volume carries it on into the next thick slice.
+    """
+    return ~ndimage.binary_dilation(lesion.any((0, 1)))
 
 
 def inner_head(mask: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
