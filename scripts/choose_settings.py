@@ -39,7 +39,7 @@ from bundle.precision import autocast
 from bundle.report.figures import save_sweep
 from bundle.scoring.calibration import Calibration
 
-SMOOTHING = (0.0, 1.0, 2.0)
+SMOOTHING = (0.0, 1.0, 2.0, 3.0)
 LEVELS = (25, 50, 100, 200, 400)
 THRESHOLDS = (0.1, 0.2, 0.3, 0.5)
 RATES = (0.01, 0.001)  # of healthy bits that may exceed P
@@ -74,7 +74,13 @@ def candidates(healthy: dict, small: bool) -> dict[str, SliceMethod]:
         "DISYRE, ensembled": Disyre(),
         "DISYRE, step-wise": Disyre(stepwise=True),
         "masked chain L=200 P=0.5 against image": MaskedBernoulli(200, 0.5, 10, "image", "squared"),
-        **{f"{MDPS} t={t} w={w:g}": Mdps(t, t // 5, w) for t, w in ((100, 1), (200, 0), (200, 1), (200, 4))},
+        f"{MDPS} t=200, features and pixels": Mdps(200, 40),
+        **{
+            f"{MDPS} t={t} w={weight} samples={samples}, brighter": Mdps(
+                t, t // 4, weight, samples=samples, score_with="brighter", feature_weight=0
+            )
+            for t, weight, samples in ((300, 1, 1), (500, 1, 1), (500, 1, 2), (500, 30, 1))
+        },
     }
     for level, threshold in itertools.product(() if small else LEVELS, THRESHOLDS):
         methods[f"masked chain L={level} P={threshold}"] = MaskedBernoulli(level, threshold, 10, "code", "absolute")

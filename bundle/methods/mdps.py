@@ -8,8 +8,8 @@ anomaly, of which the mask M (1 where healthy) is a guess. Samples of p(x_0 | y)
     ε̃ = ε + w √(1−ᾱ_t) g                                     then a DDIM step with ε̃, η = 1
 
 in two stages: first with M = 1 everywhere; then with M from a threshold on the first map, fixed on healthy data, and
-with the noised y kept where M = 1 after every step. The map is the distance of y to the mean of the samples' maps, over
-features of the binary autoencoder's encoder (1 − cosine) and over pixels.
+with the noised y kept where M = 1 after every step. The map is the distance of y to a sample, over features of the binary
+autoencoder's encoder (1 − cosine; the reference's are ImageNet's) and over pixels, averaged over samples.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from monai.networks.schedulers import DDIMScheduler
 
 from ..networks.binary_autoencoder import BinaryAutoencoder
 from ..networks.fused_network import FusedNetwork
+from ..scoring.differences import difference
 from .base import SliceMethod
 from .masked_bernoulli import SliceNoise
 
@@ -134,7 +135,8 @@ class Mdps(SliceMethod):
         weight: w, of the observation.
         threshold: on the first map, fixed on healthy data; above it nothing counts as observed.
         samples: drawn in each stage and averaged.
-        feature_weight: of the feature distance beside the absolute difference of pixels.
+        score_with: name from `bundle.scoring.differences.DIFFERENCES` for the pixels; ``absolute`` is the paper's.
+        feature_weight: of the feature distance beside that difference.
         seed: of the noise.
         kwargs: of `SliceMethod`.
     """
@@ -146,6 +148,7 @@ class Mdps(SliceMethod):
         weight: float = 1.0,
         threshold: float = 0.1,
         samples: int = 1,
+        score_with: str = "absolute",
         feature_weight: float = 0.3,
         seed: int = 0,
         **kwargs,
@@ -155,6 +158,7 @@ class Mdps(SliceMethod):
             raise ValueError(f"noise_level {noise_level} (1 … 999), stride {stride} or samples {samples} (1 or more)")
         self.noise_level, self.stride, self.weight, self.threshold = noise_level, stride, weight, threshold
         self.samples, self.feature_weight, self.seed = samples, feature_weight, seed
+        self.score_with, self.difference = score_with, difference(score_with)
         self.scheduler = DDIMScheduler(num_train_timesteps=1000)
 
     def score(self, slices: torch.Tensor, numbers: torch.Tensor, network: FusedNetwork) -> torch.Tensor:
@@ -181,6 +185,7 @@ class Mdps(SliceMethod):
                 2 * slices - 1, healthy, self.scheduler, timesteps, epsilon, self.weight, noise, keep
             )
             restored = ((sample + 1) / 2).clamp(0, 1)
-            pixels = (slices - restored).abs().mean(1, keepdim=True)
-            total += pixels + self.feature_weight * feature_distance(autoencoder, slices, restored)
+            total += self.difference(slices, restored)
+            if self.feature_weight:
+                total += self.feature_weight * feature_distance(autoencoder, slices, restored)
         return total / self.samples
