@@ -79,7 +79,7 @@ def candidates(healthy: dict, small: bool) -> dict[str, SliceMethod]:
             f"{MDPS} t={t} w={weight} samples={samples}, brighter": Mdps(
                 t, t // 4, weight, samples=samples, score_with="brighter", feature_weight=0
             )
-            for t, weight, samples in ((300, 1, 1), (500, 1, 1), (500, 1, 2), (500, 30, 1))
+            for t, weight, samples in ((300, 0, 2), (500, 0, 2), (500, 1, 2), (500, 30, 2))
         },
     }
     for level, threshold in itertools.product(() if small else LEVELS, THRESHOLDS):

@@ -8,8 +8,8 @@ anomaly, of which the mask M (1 where healthy) is a guess. Samples of p(x_0 | y)
     ε̃ = ε + w √(1−ᾱ_t) g                                     then a DDIM step with ε̃, η = 1
 
 in two stages: first with M = 1 everywhere; then with M from a threshold on the first map, fixed on healthy data, and
-with the noised y kept where M = 1 after every step. The map is the distance of y to a sample, over features of the binary
-autoencoder's encoder (1 − cosine; the reference's are ImageNet's) and over pixels, averaged over samples.
+with the noised y kept where M = 1 after every step. The map is the distance of y to a sample, over features of the
+binary autoencoder's encoder (1 − cosine; the reference's are ImageNet's) and over pixels, averaged over samples.
 """
 
 from __future__ import annotations
