@@ -1,12 +1,14 @@
 """Choose the settings of the methods on synthetic anomalies in healthy slices of the validation patients.
 
 No label of a lesion takes part. The anomalies are of another family than those that the denoiser was trained on.
+Synthetic anomalies are not tumours, though: ``--on tumours`` holds the fusions against the labels of the validation
+patients.
 
     python scripts/choose_settings.py --dataset_dir DATASET --output_dir docs/evaluation
 
 Writes ``settings.csv``, and ``sweep.png``: the masked chain over noise level L and threshold P, with the P that a given
-share of healthy bits exceeds, so that P follows from healthy data instead of from a hand. With ``--small`` many small
-anomalies take the place of those of every size, and ``settings_small.csv`` leaves the sweep out.
+share of healthy bits exceeds, so that P follows from healthy data instead of from a hand. With ``--on small``
+many small anomalies take the place of those of every size, and ``settings_small.csv`` leaves the sweep out.
 """
 
 import argparse
@@ -38,6 +40,7 @@ from bundle.networks.weights import load_weights
 from bundle.precision import autocast
 from bundle.report.figures import save_sweep
 from bundle.scoring.calibration import Calibration
+from bundle.transforms.head import free_slices
 
 SMOOTHING = (0.0, 1.0, 2.0, 3.0)
 LEVELS = (25, 50, 100, 200, 400)
@@ -53,6 +56,7 @@ PARTS = {
 }
 #: Shares of the parts that are tried.
 FUSIONS = (
+    *({part: 1} for part in PARTS),
     {FLIPS: 0.65, SMOOTH: 0.35},
     {FLIPS: 0.5, SMOOTH: 0.5},
     {FLIPS: 0.65, SHARP: 0.35},
@@ -94,19 +98,44 @@ def candidates(healthy: dict, small: bool) -> dict[str, SliceMethod]:
     return methods
 
 
-def validation(dataset_dir: str, every: int, small: bool):
-    """Network, and the validation slices: anomalous, mask, healthy, brain, as the training recipe makes them."""
-    configs = Path(bundle_root()) / "configs"
-    parser, inference = ConfigParser(), ConfigParser()
-    parser.read_config(configs / "train_denoiser.json")
+def network_of(weights: str):
+    """The network of the main job."""
+    parser = ConfigParser()
+    parser.read_config(Path(bundle_root()) / "configs" / "inference.json")
+    return load_weights(parser.get_parsed_content("network_def"), weights).eval()
+
+
+def recipe(dataset_dir: str) -> ConfigParser:
+    """Of the denoiser, for its data."""
+    parser = ConfigParser()
+    parser.read_config(Path(bundle_root()) / "configs" / "train_denoiser.json")
     parser.update({"bundle_root": bundle_root(), "dataset_dir": dataset_dir})
+    return parser
+
+
+def validation(dataset_dir: str, every: int, small: bool) -> list[torch.Tensor]:
+    """The validation slices: anomalous, mask, healthy, brain, as the training recipe makes them."""
+    parser = recipe(dataset_dir)
     if small:
         parser["validate"]["preprocessing"].update(SMALL)
     dataset = parser.get_parsed_content("validate#dataset")
-    inference.read_config(configs / "inference.json")
     items = [dataset[i] for i in range(0, len(dataset), every)]
-    stacks = [torch.stack([i[key] for i in items]) for key in ("anomalous", "mask", "image", "brain")]
-    return inference.get_parsed_content("network_def"), stacks
+    return [torch.stack([i[key] for i in items]) for key in ("anomalous", "mask", "image", "brain")]
+
+
+def tumours(dataset_dir: str, every: int) -> tuple[torch.Tensor, np.ndarray, np.ndarray, np.ndarray]:
+    """Slices of the validation patients as they are, their tumour, their brain, and which are free of tumour."""
+    parser = recipe(dataset_dir)
+    preprocessing = parser.get_parsed_content("preprocessing")
+    parts: list[list] = [[], [], [], []]
+    for case in parser.get_parsed_content("validate#dataset#data"):
+        item = {key: np.moveaxis(np.asarray(value), -1, 0) for key, value in preprocessing(dict(case)).items()
+                if key in ("image", "label", "brain")}  # fmt: skip
+        taken = [n for n in range(0, len(item["image"]), every) if (item["brain"][n] > 0.5).any()]
+        free = free_slices(np.moveaxis(item["label"][:, 0] > 0, 0, -1))
+        for part, values in zip(parts, (item["image"], item["label"] > 0.5, item["brain"] > 0.5, free), strict=True):
+            part.extend(values[taken])
+    return torch.from_numpy(np.stack(parts[0])), *(np.stack(part) for part in parts[1:])
 
 
 def in_batches(slices: torch.Tensor, function) -> torch.Tensor:
@@ -133,8 +162,8 @@ def healthy_thresholds(network, healthy: torch.Tensor) -> dict[tuple[int, float]
     return found
 
 
-def fusion(network, slices, healthy, wanted, inside) -> list[tuple[str, float, float]]:
-    """Rows of the fusions, every part calibrated on the healthy slices."""
+def fusion(network, slices, wanted, inside, healthy, healthy_inside) -> list[tuple[str, float, float]]:
+    """Rows of the fusions, every part calibrated on the healthy slices; ``inside``: what of each is brain."""
     values = {}
     for part, (method, sigma) in PARTS.items():
         score = [
@@ -144,7 +173,7 @@ def fusion(network, slices, healthy, wanted, inside) -> list[tuple[str, float, f
             )
             for x in (healthy, slices)
         ]
-        values[part] = Calibration.fit(score[0][inside])(score[1])
+        values[part] = Calibration.fit(score[0][healthy_inside])(score[1])
     rows = []
     for shares in FUSIONS:
         fused = sum(share * values[part] for part, share in shares.items())
@@ -154,24 +183,38 @@ def fusion(network, slices, healthy, wanted, inside) -> list[tuple[str, float, f
     return rows
 
 
+def write(path: Path, rows: list[tuple[str, object, float]], where: str) -> None:
+    """The best first."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("method", "smoothing", f"AUPRC on {where}, in the brain"))
+        writer.writerows((a, b, np.round(c, 4)) for a, b, c in sorted(rows, key=lambda r: -r[2]))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dataset_dir", required=True)
     parser.add_argument("--weights", default=str(Path(bundle_root()) / "models" / "model.pt"))
     parser.add_argument("--prior", default=str(Path(bundle_root()) / "models" / "methods" / "mdps.pt"))
     parser.add_argument("--output_dir", type=Path, default=Path())
-    parser.add_argument("--small", action="store_true", help="many small anomalies, to settings_small.csv")
+    parser.add_argument("--on", choices=("all", "small", "tumours"), default="all", help="which anomalies")
     parser.add_argument("--every", type=int, default=4, help="take every n-th slice")
     arguments = parser.parse_args()
 
     set_determinism(0)
-    network, (slices, masks, healthy, brain) = validation(arguments.dataset_dir, arguments.every, arguments.small)
-    load_weights(network, arguments.weights).eval()
+    network, small = network_of(arguments.weights), arguments.on == "small"
+    arguments.output_dir.mkdir(parents=True, exist_ok=True)
+    if arguments.on == "tumours":
+        slices, wanted, inside, free = tumours(arguments.dataset_dir, arguments.every)
+        rows = fusion(network, slices, wanted, inside, slices[free], inside[free])
+        write(arguments.output_dir / "settings_tumours.csv", rows, "tumours of validation patients")
+        return
+    slices, masks, healthy, brain = validation(arguments.dataset_dir, arguments.every, small)
     with_prior = FusedNetwork({"flips": network, "prior": load_weights(SliceUNet(residual=False), arguments.prior)})
     thresholds = healthy_thresholds(network, healthy)
     inside, wanted = brain.numpy() > 0.5, masks.numpy() > 0
     rows, best = [], {}
-    for name, method in tqdm(candidates(thresholds, arguments.small).items(), disable=None):
+    for name, method in tqdm(candidates(thresholds, small).items(), disable=None):
         asked = with_prior.eval() if name.startswith(MDPS) else network
         scores = in_batches(slices, lambda *batch, method=method, asked=asked: method.score(*batch, asked))
         for sigma in SMOOTHING:
@@ -179,13 +222,9 @@ def main() -> None:
             rows.append((name, sigma, average_precision_score(wanted[inside], smooth[inside])))
             best[name] = max(best.get(name, 0), rows[-1][2])
             print(f"{name}, smoothing {sigma}: AUPRC {rows[-1][2]:.4f}", flush=True)
-    rows += fusion(network, slices, healthy, wanted, inside)
-    arguments.output_dir.mkdir(parents=True, exist_ok=True)
-    with (arguments.output_dir / f"settings{'_small' * arguments.small}.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(("method", "smoothing", "AUPRC on synthetic anomalies, in the brain"))
-        writer.writerows((a, b, np.round(c, 4)) for a, b, c in sorted(rows, key=lambda r: -r[2]))
-    if arguments.small:
+    rows += fusion(network, slices, wanted, inside, healthy, inside)
+    write(arguments.output_dir / f"settings{'_small' * small}.csv", rows, "synthetic anomalies")
+    if small:
         return
     grid = np.array([[best[f"masked chain L={level} P={threshold}"] for threshold in THRESHOLDS] for level in LEVELS])
     save_sweep(arguments.output_dir / "sweep.png", LEVELS, THRESHOLDS, grid, thresholds)

@@ -111,9 +111,9 @@ class FlipLoss(nn.Module):
     """Binary cross-entropy of the flips; takes what `FlipTraining` returns.
 
     Args:
-        balance: power to which the share of flipped bits of a slice, and a hundredth, divides its weight: 0 counts every
-            bit alike, so that slices with large anomalies rule; at 0.5 one with 0.5 % of its bits flipped counts 2.7
-            times as much as one with 10 %.
+        balance: power to which the share of flipped bits of a slice, plus 0.01, divides its weight: 0 counts every bit
+            alike, so that slices with large anomalies rule; at 0.5 one with 0.5 % of its bits flipped counts 2.7 times
+            as much as one with 10 %.
     """
 
     def __init__(self, balance: float = 0.0) -> None:
