@@ -69,7 +69,7 @@ def prepare(case: dict, preprocessing: Callable) -> Prepared:
         intensity=intensity,
         lesion=lesion,
         head=head | lesion,
-        brain=to_axial(_inverted(item["brain"], preprocessing))[0].numpy() > 0.5,
+        brain=to_axial(_inverted(item["brain"], preprocessing, "brain"))[0].numpy() > 0.5,
         healthy=head.any((0, 1)) & free_slices(lesion),
         voxel_ml=float(np.prod(spacing)) / 1000,
     )
@@ -90,11 +90,10 @@ def score_case(
 def inverted(item: dict, values: torch.Tensor, preprocessing: Callable) -> MetaTensor:
     """Values (1, X, Y, Z) on the model's grid, back on the scan's own."""
     image = item["image"]
-    return _inverted(
-        MetaTensor(torch.as_tensor(values), meta=image.meta, applied_operations=image.applied_operations), preprocessing
-    )
+    values = MetaTensor(torch.as_tensor(values), meta=image.meta, applied_operations=image.applied_operations)
+    return _inverted(values, preprocessing, "image")
 
 
-def _inverted(values: MetaTensor, preprocessing: Callable) -> MetaTensor:
-    """What the preprocessing did to ``values``, undone."""
-    return Invertd("image", preprocessing, nearest_interp=False)({"image": values})["image"]
+def _inverted(values: MetaTensor, preprocessing: Callable, key: str) -> MetaTensor:
+    """What the preprocessing did to the values of a key, undone."""
+    return Invertd(key, preprocessing, nearest_interp=False)({key: values})[key]
