@@ -65,8 +65,8 @@ FUSIONS = (
     {FLIPS: 0.5, DISYRE: 0.25, SHARP: 0.25},
     {FLIPS: 0.4, DISYRE: 0.2, SHARP: 0.4},
 )
-#: Anomalies of 3 to 11 mm across, many in a slice.
-SMALL = {"radius": [0.8, 3.0], "scattered": 1.0}
+#: Many anomalies of 3 to 10 mm across in a slice.
+SMALL = {"scattered": 1.0}
 
 
 def candidates(healthy: dict, small: bool) -> dict[str, SliceMethod]:
