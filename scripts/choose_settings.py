@@ -12,6 +12,7 @@ many small anomalies take the place of those of every size, and ``settings_small
 """
 
 import argparse
+import copy
 import csv
 import itertools
 from pathlib import Path
@@ -42,35 +43,50 @@ from bundle.report.figures import save_sweep
 from bundle.scoring.calibration import Calibration
 from bundle.transforms.head import free_slices
 
-SMOOTHING = (0.0, 1.0, 2.0, 3.0)
+#: What is tried on the scores of every method, in plane: name → smoothing and sharpening, see `SliceMethod`.
+FINISHES = {
+    "": (0.0, 0),
+    **{f"smoothed by {sigma:g}": (sigma, 0) for sigma in (1.0, 2.0, 3.0)},
+    **{f"sharpened within {radius}": (0.0, radius) for radius in (2, 4, 6)},
+}
+ACROSS = (0.0, 0.5, 0.7, 1.0)  # tried on whole volumes
 LEVELS = (25, 50, 100, 200, 400)
 THRESHOLDS = (0.1, 0.2, 0.3, 0.5)
 RATES = (0.01, 0.001)  # of healthy bits that may exceed P
-MDPS, FLIPS, DISYRE, SHARP, SMOOTH = "MDPS", "structured flips", "DISYRE", "intensity", "intensity smoothed"
-#: What can be fused: method, and sigma of its smoothing.
+MDPS, DISYRE = "MDPS", "DISYRE"
+FLIPS, ONCE, SMEARED = "structured flips", "structured flips, not mirrored", "structured flips smoothed, not sharpened"
+PLAIN, SMOOTH, SHARP = "intensity", "intensity smoothed", "intensity sharpened by itself"
+#: What can be fused.
 PARTS = {
-    FLIPS: (StructuredFlips("both", mirrored=True), 1.0),
-    DISYRE: (Disyre(), 1.0),
-    SHARP: (Intensity(), 0.0),
-    SMOOTH: (Intensity(), 2.0),
+    FLIPS: StructuredFlips("both", mirrored=True, sharpening=4),
+    ONCE: StructuredFlips("both", sharpening=4),
+    SMEARED: StructuredFlips("both", mirrored=True, smoothing=1.0),
+    DISYRE: Disyre(sharpening=4),
+    PLAIN: Intensity(),
+    SMOOTH: Intensity(smoothing=2.0),
+    SHARP: Intensity(sharpening=4),
 }
 #: Shares of the parts that are tried.
 FUSIONS = (
     *({part: 1} for part in PARTS),
-    {FLIPS: 0.65, SMOOTH: 0.35},
     {FLIPS: 0.5, SMOOTH: 0.5},
-    {FLIPS: 0.65, SHARP: 0.35},
-    {FLIPS: 0.5, SHARP: 0.5},
-    {FLIPS: 0.35, SHARP: 0.65},
-    {FLIPS: 0.5, DISYRE: 0.25, SHARP: 0.25},
-    {FLIPS: 0.4, DISYRE: 0.2, SHARP: 0.4},
+    {FLIPS: 0.65, PLAIN: 0.35},
+    {FLIPS: 0.5, PLAIN: 0.5},
+    {FLIPS: 0.35, PLAIN: 0.65},
+    {ONCE: 0.5, PLAIN: 0.5},
+    {SMEARED: 0.5, PLAIN: 0.5},
+    {FLIPS: 0.5, DISYRE: 0.25, PLAIN: 0.25},
+    {FLIPS: 0.4, DISYRE: 0.2, PLAIN: 0.4},
 )
 #: Many anomalies of 3 to 10 mm across in a slice.
 SMALL = {"scattered": 1.0}
 
 
 def candidates(healthy: dict, small: bool) -> dict[str, SliceMethod]:
-    """Name → method; smoothing is tried on each afterwards. ``healthy``: (L, rate) → P; ``small``: no sweep."""
+    """Name → method, each of which is finished in several ways afterwards.
+
+    ``healthy``: (L, rate) → P; ``small``: no sweep.
+    """
     methods: dict[str, SliceMethod] = {
         "intensity": Intensity(),
         "autoencoder residual": Reconstruction(),
@@ -123,19 +139,19 @@ def validation(dataset_dir: str, every: int, small: bool) -> list[torch.Tensor]:
     return [torch.stack([i[key] for i in items]) for key in ("anomalous", "mask", "image", "brain")]
 
 
-def tumours(dataset_dir: str, every: int) -> tuple[torch.Tensor, np.ndarray, np.ndarray, np.ndarray]:
-    """Slices of the validation patients as they are, their tumour, their brain, and which are free of tumour."""
+def tumours(dataset_dir: str) -> tuple[torch.Tensor, np.ndarray, np.ndarray, np.ndarray, list[int]]:
+    """Slices of the validation patients as they are, their tumour, their brain, which are free of tumour, and how many
+    each patient has."""
     parser = recipe(dataset_dir)
     preprocessing = parser.get_parsed_content("preprocessing")
     parts: list[list] = [[], [], [], []]
     for case in parser.get_parsed_content("validate#dataset#data"):
-        item = {key: np.moveaxis(np.asarray(value), -1, 0) for key, value in preprocessing(dict(case)).items()
-                if key in ("image", "label", "brain")}  # fmt: skip
-        taken = [n for n in range(0, len(item["image"]), every) if (item["brain"][n] > 0.5).any()]
-        free = free_slices(np.moveaxis(item["label"][:, 0] > 0, 0, -1))
-        for part, values in zip(parts, (item["image"], item["label"] > 0.5, item["brain"] > 0.5, free), strict=True):
-            part.extend(values[taken])
-    return torch.from_numpy(np.stack(parts[0])), *(np.stack(part) for part in parts[1:])
+        item = preprocessing(dict(case))
+        image, label, brain = (np.moveaxis(np.asarray(item[key]), -1, 0) for key in ("image", "label", "brain"))
+        free = free_slices(np.moveaxis(label[:, 0] > 0, 0, -1))
+        for part, values in zip(parts, (image, label > 0.5, brain > 0.5, free), strict=True):
+            part.append(values)
+    return torch.from_numpy(np.concatenate(parts[0])), *map(np.concatenate, parts[1:]), [len(p) for p in parts[0]]
 
 
 def in_batches(slices: torch.Tensor, function) -> torch.Tensor:
@@ -162,32 +178,37 @@ def healthy_thresholds(network, healthy: torch.Tensor) -> dict[tuple[int, float]
     return found
 
 
-def fusion(network, slices, wanted, inside, healthy, healthy_inside) -> list[tuple[str, float, float]]:
-    """Rows of the fusions, every part calibrated on the healthy slices; ``inside``: what of each is brain."""
+def fusion(network, slices, wanted, inside, healthy, healthy_inside, counts=()) -> list[tuple[str, str, float]]:
+    """Rows of the fusions, every part calibrated on the healthy slices.
+
+    ``inside``: what of each slice is brain; ``counts``: slices of each patient, to smooth across them.
+    """
     values = {}
-    for part, (method, sigma) in PARTS.items():
-        score = [
-            ndimage.gaussian_filter(
-                in_batches(x, lambda batch, numbers, method=method: method.score(batch, numbers, network)).numpy(),
-                (0, 0, sigma, sigma),
-            )
-            for x in (healthy, slices)
-        ]
+    for part, method in PARTS.items():
+
+        def finished(batch, numbers, method=method):
+            return method.finished(method.score(batch, numbers, network).float(), batch)
+
+        score = [in_batches(x, finished).numpy() for x in (healthy, slices)]
         values[part] = Calibration.fit(score[0][healthy_inside])(score[1])
     rows = []
-    for shares in FUSIONS:
+    for shares, across in itertools.product(FUSIONS, ACROSS if counts else ACROSS[:1]):
         fused = sum(share * values[part] for part, share in shares.items())
+        if across:
+            volumes = np.split(fused, np.cumsum(counts)[:-1])
+            fused = np.concatenate([ndimage.gaussian_filter1d(v, across, axis=0, mode="nearest") for v in volumes])
         name = "fusion: " + ", ".join(f"{share:g} {part}" for part, share in shares.items())
-        rows.append((name, "", average_precision_score(wanted[inside], fused[inside])))
-        print(f"{name}: AUPRC {rows[-1][2]:.4f}", flush=True)
+        finish = f"across slices by {across:g}" if across else ""
+        rows.append((name, finish, average_precision_score(wanted[inside], fused[inside])))
+        print(*rows[-1], flush=True)
     return rows
 
 
-def write(path: Path, rows: list[tuple[str, object, float]], where: str) -> None:
+def write(path: Path, rows: list[tuple[str, str, float]], where: str) -> None:
     """The best first."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(("method", "smoothing", f"AUPRC on {where}, in the brain"))
+        writer.writerow(("method", "finish", f"AUPRC on {where}, in the brain"))
         writer.writerows((a, b, np.round(c, 4)) for a, b, c in sorted(rows, key=lambda r: -r[2]))
 
 
@@ -198,15 +219,15 @@ def main() -> None:
     parser.add_argument("--prior", default=str(Path(bundle_root()) / "models" / "methods" / "mdps.pt"))
     parser.add_argument("--output_dir", type=Path, default=Path())
     parser.add_argument("--on", choices=("all", "small", "tumours"), default="all", help="which anomalies")
-    parser.add_argument("--every", type=int, default=4, help="take every n-th slice")
+    parser.add_argument("--every", type=int, default=4, help="take every n-th slice, except on tumours")
     arguments = parser.parse_args()
 
     set_determinism(0)
     network, small = network_of(arguments.weights), arguments.on == "small"
     arguments.output_dir.mkdir(parents=True, exist_ok=True)
     if arguments.on == "tumours":
-        slices, wanted, inside, free = tumours(arguments.dataset_dir, arguments.every)
-        rows = fusion(network, slices, wanted, inside, slices[free], inside[free])
+        slices, wanted, inside, free, counts = tumours(arguments.dataset_dir)
+        rows = fusion(network, slices, wanted, inside, slices[free], inside[free], counts)
         write(arguments.output_dir / "settings_tumours.csv", rows, "tumours of validation patients")
         return
     slices, masks, healthy, brain = validation(arguments.dataset_dir, arguments.every, small)
@@ -217,11 +238,12 @@ def main() -> None:
     for name, method in tqdm(candidates(thresholds, small).items(), disable=None):
         asked = with_prior.eval() if name.startswith(MDPS) else network
         scores = in_batches(slices, lambda *batch, method=method, asked=asked: method.score(*batch, asked))
-        for sigma in SMOOTHING:
-            smooth = ndimage.gaussian_filter(scores.numpy(), (0, 0, sigma, sigma))
-            rows.append((name, sigma, average_precision_score(wanted[inside], smooth[inside])))
+        variant = copy.copy(method)
+        for finish, (variant.smoothing, variant.sharpening) in FINISHES.items():
+            done = variant.finished(scores, slices).numpy()
+            rows.append((name, finish, average_precision_score(wanted[inside], done[inside])))
             best[name] = max(best.get(name, 0), rows[-1][2])
-            print(f"{name}, smoothing {sigma}: AUPRC {rows[-1][2]:.4f}", flush=True)
+            print(f"{name}, {finish or 'as it is'}: AUPRC {rows[-1][2]:.4f}", flush=True)
     rows += fusion(network, slices, wanted, inside, healthy, inside)
     write(arguments.output_dir / f"settings{'_small' * small}.csv", rows, "synthetic anomalies")
     if small:

@@ -11,7 +11,7 @@ from bundle.errors import ScanError, WeightsError
 from bundle.io.nifti import read_scan
 from bundle.sample import HEAD_MM, synthetic_head
 from bundle.training.synthetic_heads import SyntheticHeads, label_maps
-from bundle.transforms.brain import BrainMaskd, normalise
+from bundle.transforms.brain import BrainMaskd, _possible, normalise
 from bundle.transforms.head import head_mask
 from bundle.transforms.mri import to_axial
 from tests.conftest import ROOT, data_folder
@@ -69,6 +69,22 @@ def test_a_stripped_scan_is_its_own_mask(find):
         spacing = tuple(float(s) for s in scan.pixdim)
         assert dice(mask, head_mask(stripped[0].numpy(), spacing)) == 1, path.name
         assert mask.sum() < 0.8 * head_mask(scan[0].numpy(), spacing).sum(), "what is left is not the whole head"
+
+
+def test_below_the_skull_base_only_what_lies_near_the_core():
+    logits = np.full((30, 30, 20), -5.0, np.float32)
+    logits[5:25, 5:25, 8:18] = 5  # the brain
+    logits[13:17, 13:17, 5:8] = 5  # its stem
+    logits[10:20, 26:29, 3:8] = 0.5  # fat of the neck, which looks like brain
+    logits[13:17, 13:17, 2:5] = 0.5  # the stem, going on where the network is less sure
+    logits[10:20, 26:29, 8:12] = 0.5  # the same doubt at the brain's edge
+    found = _possible(logits)
+    assert not found[:, 26:, :8].any()
+    assert found[13:17, 13:17, 4].all(), "one voxel below the core"
+    assert not found[..., :4].any()
+    assert found[10:20, 26:29, 8:12].all(), "a doubt above the skull base stays"
+    assert found[logits == 5].all()
+    np.testing.assert_array_equal(_possible(np.minimum(logits, 0.5)), logits > -1, "where nothing is sure, as it was")
 
 
 def test_where_no_brain_is_the_head_is_taken(find, caplog):

@@ -143,7 +143,7 @@ def test_fusion_is_a_mean_of_calibrated_maps(tmp_path, slices, parts):
     methods = {"flips": StructuredFlips("flips", precision="float32"), "intensity": Intensity(smoothing=1.0)}
     raw, numbers = {}, torch.arange(3)
     for name, method in methods.items():
-        raw[name] = method.smoothed(method.score(slices, numbers, parts.parts["flips"])).numpy()
+        raw[name] = method.finished(method.score(slices, numbers, parts.parts["flips"]), slices).numpy()
         write_calibration(path, name, Calibration.fit(raw[name]))
     method = Fused(methods, path, {"flips": 3, "intensity": 1}, dict.fromkeys(methods, "flips"), precision="float32")
     values = [Calibration.fit(raw[name])(raw[name]) for name in methods]

@@ -18,6 +18,7 @@ METHODS = [
     StructuredFlips(precision="float32"),
     StructuredFlips(score_with="flips", mirrored=True, precision="float32"),
     StructuredFlips(score_with="brighter", smoothing=1.0, precision="float32"),
+    StructuredFlips(sharpening=4, across=0.5, precision="float32"),
     Reconstruction(precision="float32"),
     Intensity(smoothing=2.0),
 ]

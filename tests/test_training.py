@@ -12,6 +12,7 @@ import torch
 from bundle.datasets import LAYOUTS
 from bundle.io.nifti import write_map
 from bundle.sample import synthetic_head
+from bundle.training.inferers import FlipLoss
 from bundle.training.slices import SliceDataset
 from bundle.transforms.brain import BrainMaskd
 from tests.conftest import ROOT
@@ -169,3 +170,19 @@ def test_seeded_items_repeat(head):
 
     dataset = SliceDataset([{}, {}], lambda case: {"image": volume}, seed=3)
     assert torch.equal(dataset[2]["donor"], dataset[2]["donor"])
+
+
+def test_the_balance_spares_random_flips():
+    """Slices with few structured flips count more; slices with random flips count alike, however many they have."""
+    logits, flips = torch.zeros(4, 1, 10, 10), torch.zeros(4, 1, 10, 10)
+    flips[0, 0, :5], flips[2, 0, 0, 0], flips[3, 0, :3] = 1, 1, 1
+    timesteps = torch.tensor([700, 20, 0, 0])
+    logits.requires_grad_()
+    FlipLoss(0.5)((logits, flips, timesteps), None).backward()
+    count = logits.grad.abs().sum((1, 2, 3)) * 4 / 0.5  # of each slice: at logit 0 every bit pulls with 0.5
+    torch.testing.assert_close(count[:2], torch.ones(2))
+    torch.testing.assert_close(count[2:].sum(), torch.tensor(2.0))
+    torch.testing.assert_close(count[2] / count[3], torch.tensor((0.31 / 0.02) ** 0.5))
+
+    plain = FlipLoss()((logits, flips, timesteps), None)
+    torch.testing.assert_close(plain, torch.nn.functional.binary_cross_entropy_with_logits(logits, flips))

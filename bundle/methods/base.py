@@ -14,6 +14,7 @@ from scipy import ndimage
 
 from ..networks.anomaly_network import AnomalyNetwork
 from ..precision import autocast
+from ..scoring.guided import sharpened
 
 __all__ = ["SliceMethod"]
 
@@ -27,18 +28,25 @@ class SliceMethod(Inferer):
     Args:
         slices_per_pass: slices in one batch; bounds the memory, does not change the map.
         smoothing: sigma of an in-plane Gaussian over the score, voxels of the model's grid; 0 for none.
+        sharpening: radius of the windows in which the score follows the scan's own edges
+            (`bundle.scoring.guided.sharpened`), voxels of the model's grid; 0 for none. After the Gaussian.
         across: sigma of a Gaussian across slices, in slices; 0 for none. Lesions go on from slice to slice, noise does
             not.
         precision: see `bundle.precision.autocast`.
     """
 
     def __init__(
-        self, slices_per_pass: int = 8, smoothing: float = 0.0, across: float = 0.0, precision: str = "auto"
+        self,
+        slices_per_pass: int = 8,
+        smoothing: float = 0.0,
+        sharpening: int = 0,
+        across: float = 0.0,
+        precision: str = "auto",
     ) -> None:
         if slices_per_pass < 1:
             raise ValueError(f"slices_per_pass {slices_per_pass} is less than 1")
         self.slices_per_pass, self.precision = slices_per_pass, precision
-        self.smoothing, self.across = smoothing, across
+        self.smoothing, self.sharpening, self.across = smoothing, sharpening, across
 
     @abstractmethod
     def score(self, slices: torch.Tensor, numbers: torch.Tensor, network: AnomalyNetwork) -> torch.Tensor:
@@ -59,12 +67,12 @@ class SliceMethod(Inferer):
         with torch.autocast(slices.device.type, enabled=False):
             return network.encode(slices.float())
 
-    def smoothed(self, scores: torch.Tensor) -> torch.Tensor:
-        """Scores (N, 1, H, W) after the in-plane Gaussian."""
-        if not self.smoothing:
-            return scores
-        smooth = ndimage.gaussian_filter(scores.cpu().numpy(), sigma=(0, 0, self.smoothing, self.smoothing))
-        return torch.from_numpy(smooth).to(scores.device)
+    def finished(self, scores: torch.Tensor, slices: torch.Tensor) -> torch.Tensor:
+        """Scores (N, 1, H, W) of slices (N, C, H, W), smoothed and sharpened in plane as the settings say."""
+        if self.smoothing:
+            sigma = (0, 0, self.smoothing, self.smoothing)
+            scores = torch.from_numpy(ndimage.gaussian_filter(scores.cpu().numpy(), sigma)).to(scores.device)
+        return sharpened(scores, slices, self.sharpening) if self.sharpening else scores
 
     def __call__(self, inputs: torch.Tensor, network: AnomalyNetwork, *args, **kwargs) -> torch.Tensor:
         """Map volumes.
@@ -94,7 +102,7 @@ class SliceMethod(Inferer):
                 padded.split(self.slices_per_pass), numbers.split(self.slices_per_pass), strict=True
             ):
                 parts.append(self.score(batch, which, network).float())
-        scores = self.smoothed(torch.cat(parts)[..., : slices.shape[2], : slices.shape[3]])
+        scores = self.finished(torch.cat(parts)[..., : slices.shape[2], : slices.shape[3]], slices)
         scores = scores.movedim(0, -1).cpu().numpy()
         if self.across:
             scores = ndimage.gaussian_filter1d(scores, self.across, axis=-1, mode="nearest")

@@ -17,7 +17,7 @@ __all__ = ["Fused"]
 class Fused(SliceMethod):
     """Weighted mean of −log10 of the healthy tail probabilities of several methods.
 
-    Every method has its in-plane smoothing done before its calibration, as where it was calibrated on its own.
+    Every method is smoothed and sharpened in plane before its calibration, as where it was calibrated on its own.
 
     Args:
         methods: name in the calibration file → method.
@@ -50,7 +50,7 @@ class Fused(SliceMethod):
         total = torch.zeros_like(slices[:, :1], dtype=torch.float32)
         for name, method in self.methods.items():
             asked = network.parts[self.networks[name]] if name in self.networks else network
-            raw = method.smoothed(method.score(slices, numbers, asked).float())
+            raw = method.finished(method.score(slices, numbers, asked).float(), slices)
             values = self.calibrations[name](raw.cpu().numpy())
             total += self.shares[name] * torch.from_numpy(values).to(total.device)
         return total

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,14 +143,16 @@ def save_images(path: str | Path, rows: Sequence[tuple[str, np.ndarray, np.ndarr
 
 def save_curves(path: str | Path, curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:
     """Save precision over recall, a line a method; ``curves``: name → (recall, precision)."""
-    figure = Figure(figsize=(7, 5), layout="constrained")
+    figure = Figure(figsize=(9.5, 5), layout="constrained")
     FigureCanvasAgg(figure)
     axis = figure.subplots()
-    for name, (recall, precision) in curves.items():
-        axis.plot(recall, precision, label=name)
+    # Ten colours and then dashed, so that no two of twenty lines look alike.
+    styles = [(style, f"C{colour}") for style in ("-", "--") for colour in range(10)]
+    for (name, (recall, precision)), (style, colour) in zip(curves.items(), itertools.cycle(styles)):
+        axis.plot(recall, precision, style, color=colour, label=name, linewidth=1.3)
     axis.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1))
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=8, loc="upper right")
+    figure.legend(fontsize=8, loc="outside right upper")
     _save(figure, path, dpi=90)
 
 

@@ -69,7 +69,7 @@ class FlipTraining(Inferer):
 
     def __call__(
         self, inputs: torch.Tensor, network: nn.Module, healthy: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """
         Args:
             inputs: anomalous twins (B, C, H, W).
@@ -77,7 +77,7 @@ class FlipTraining(Inferer):
             healthy: the healthy slices, same shape.
 
         Returns:
-            logits and flips, each (B, code_channels, h, w).
+            logits and flips, each (B, code_channels, h, w), and the timesteps (B,).
         """
         with autocast(inputs.device, self.precision):
             with torch.no_grad():
@@ -87,7 +87,7 @@ class FlipTraining(Inferer):
             timesteps[:count] = torch.randint(1, self.scheduler.num_train_timesteps + 1, (count,), device=code.device)
             code[:count] = self.scheduler.add_noise(clean[:count], torch.rand_like(clean[:count]), timesteps[:count])
             logits = network(code, timesteps)
-        return logits.float(), (code - clean).abs()
+        return logits.float(), (code - clean).abs(), timesteps
 
 
 class GaussianTraining(DiffusionInferer):
@@ -111,20 +111,27 @@ class FlipLoss(nn.Module):
     """Binary cross-entropy of the flips; takes what `FlipTraining` returns.
 
     Args:
-        balance: power to which the share of flipped bits of a slice, plus 0.01, divides its weight: 0 counts every bit
-            alike, so that slices with large anomalies rule; at 0.5 one with 0.5 % of its bits flipped counts 2.7 times
-            as much as one with 10 %.
+        balance: power to which the share of flipped bits of a slice, plus 0.01, divides its weight among the slices
+            with structured flips: 0 counts every bit alike, so that slices with large anomalies rule; at 0.5 one with
+            0.5 % of its bits flipped counts 2.7 times as much as one with 10 %. Slices with random flips, half of whose
+            bits may be flipped, always count once: weighed alike, they would hardly count at all.
     """
 
     def __init__(self, balance: float = 0.0) -> None:
         super().__init__()
         self.balance = balance
 
-    def forward(self, prediction: tuple[torch.Tensor, torch.Tensor], target: torch.Tensor | None) -> torch.Tensor:
-        logits, flips = prediction
+    def forward(
+        self, prediction: tuple[torch.Tensor, torch.Tensor, torch.Tensor], target: torch.Tensor | None
+    ) -> torch.Tensor:
+        logits, flips, timesteps = prediction
         each = F.binary_cross_entropy_with_logits(logits, flips, reduction="none").flatten(1).mean(1)
-        weights = (flips.flatten(1).mean(1) + 0.01) ** -self.balance
-        return (each * weights).sum() / weights.sum()
+        weights = torch.ones_like(each)
+        structured = timesteps == STRUCTURED
+        if structured.any():
+            uneven = (flips[structured].flatten(1).mean(1) + 0.01) ** -self.balance
+            weights[structured] = uneven / uneven.mean()
+        return (each * weights).mean()
 
 
 class RestorationTraining(Inferer):

@@ -27,6 +27,8 @@ GRID_SPACING = 3.0  # mm, every axis
 MULTIPLE = 8  # every size of the network's grid
 CLOSING = 2  # voxels of the network's grid: a lesion at the brain's edge is not cut out of it
 LEANING = -1.0  # logit from which on a voxel is brain: a lesion at the edge lost costs more than some dura kept
+SURE = 2.0  # logit from which on it is no doubt brain
+REACH = (2, 2, 1)  # voxels of the network's grid: how far from there, in the lower part, it may be brain at all
 LEAST_VOLUME = 60.0  # ml: less is no brain, but some muscle or an eye
 STRIPPED_SHARE = 0.6  # of the head that looks like brain: whole heads have up to 0.5, slabs 0.6, stripped ones more
 
@@ -118,10 +120,24 @@ class BrainMaskd(MapTransform):
         small = F.pad(small, (0, padding[2], 0, padding[1], 0, padding[0]))
         with torch.no_grad(), autocast(small.device, self.precision):
             logits = self.network(small).float()[..., : size[0], : size[1], : size[2]]
-        mended = torch.from_numpy(_mended(logits[0, 0].numpy() > LEANING))
+        mended = torch.from_numpy(_mended(_possible(logits[0, 0].numpy())))
         # Linear between the network's voxels, so that the outline is smoother than they are.
         logits = torch.where(mended, logits.clamp(min=1), logits.clamp(max=-1)).clamp(-4, 4)
         return F.interpolate(logits, size=volume.shape, mode="trilinear", align_corners=False)[0, 0].numpy() > 0
+
+
+def _possible(logits: np.ndarray) -> np.ndarray:
+    """Where there may be brain, bool: above the skull base wherever the network leans to it, below only near the core.
+
+    The skull base ends where the core first fills half of its largest axial area. Below it the network leans to fat and
+    muscles of the neck, and no lesion is lost by asking for more.
+    """
+    core = largest_piece(logits > SURE)
+    area = core.sum((0, 1))
+    ball = sum((axis / reach) ** 2 for axis, reach in zip(np.ogrid[-2:3, -2:3, -1:2], REACH, strict=True)) <= 1
+    near = ndimage.binary_dilation(core, structure=ball)
+    near[..., int(np.argmax(area >= area.max() / 2)) :] = True
+    return (logits > LEANING) & near
 
 
 def _mended(mask: np.ndarray) -> np.ndarray:
