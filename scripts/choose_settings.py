@@ -61,7 +61,7 @@ PARTS = {
     FLIPS: StructuredFlips("both", mirrored=True, sharpening=4),
     ONCE: StructuredFlips("both", sharpening=4),
     SMEARED: StructuredFlips("both", mirrored=True, smoothing=1.0),
-    DISYRE: Disyre(sharpening=4),
+    DISYRE: Disyre(smoothing=1.0),
     PLAIN: Intensity(),
     SMOOTH: Intensity(smoothing=2.0),
     SHARP: Intensity(sharpening=4),
