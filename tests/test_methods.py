@@ -120,10 +120,11 @@ def test_noise_hangs_on_the_slice_not_on_its_place_in_the_batch():
         lambda: StructuredFlips(score_with="nothing"),
         lambda: StructuredFlips(slices_per_pass=0),
         lambda: Intensity(precision="float32", slices_per_pass=-1),
+        lambda: Intensity(sharpening=1.5),
     ],
 )
 def test_wrong_settings_fail_when_built(build):
-    with pytest.raises(ValueError, match=r"1\.5|2000|nothing|slices_per_pass"):
+    with pytest.raises(ValueError, match=r"1\.5|2000|nothing|slices_per_pass|sharpening"):
         build()
 
 

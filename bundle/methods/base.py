@@ -45,6 +45,8 @@ class SliceMethod(Inferer):
     ) -> None:
         if slices_per_pass < 1:
             raise ValueError(f"slices_per_pass {slices_per_pass} is less than 1")
+        if sharpening < 0 or sharpening != int(sharpening):
+            raise ValueError(f"sharpening {sharpening} is no number of voxels")
         self.slices_per_pass, self.precision = slices_per_pass, precision
         self.smoothing, self.sharpening, self.across = smoothing, sharpening, across
 

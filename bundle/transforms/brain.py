@@ -130,11 +130,12 @@ def _possible(logits: np.ndarray) -> np.ndarray:
     """Where there may be brain, bool: above the skull base wherever the network leans to it, below only near the core.
 
     The skull base ends where the core first fills half of its largest axial area. Below it the network leans to fat and
-    muscles of the neck, and no lesion is lost by asking for more.
+    muscles of the neck, and hardly a voxel of a lesion is lost by asking for more (docs/evaluation.md).
     """
     core = largest_piece(logits > SURE)
     area = core.sum((0, 1))
-    ball = sum((axis / reach) ** 2 for axis, reach in zip(np.ogrid[-2:3, -2:3, -1:2], REACH, strict=True)) <= 1
+    axes = np.ogrid[tuple(slice(-reach, reach + 1) for reach in REACH)]
+    ball = sum((axis / reach) ** 2 for axis, reach in zip(axes, REACH, strict=True)) <= 1
     near = ndimage.binary_dilation(core, structure=ball)
     near[..., int(np.argmax(area >= area.max() / 2)) :] = True
     return (logits > LEANING) & near
