@@ -190,7 +190,7 @@ def fusion(network, slices, wanted, inside, healthy, healthy_inside, counts=()) 
             return method.finished(method.score(batch, numbers, network).float(), batch)
 
         score = [in_batches(x, finished).numpy() for x in (healthy, slices)]
-        values[part] = Calibration.fit(score[0][healthy_inside])(score[1])
+        values[part] = Calibration.fit([score[0][healthy_inside]])(score[1])
     rows = []
     for shares, across in itertools.product(FUSIONS, ACROSS if counts else ACROSS[:1]):
         fused = sum(share * values[part] for part, share in shares.items())

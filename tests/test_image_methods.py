@@ -144,9 +144,9 @@ def test_fusion_is_a_mean_of_calibrated_maps(tmp_path, slices, parts):
     raw, numbers = {}, torch.arange(3)
     for name, method in methods.items():
         raw[name] = method.finished(method.score(slices, numbers, parts.parts["flips"]), slices).numpy()
-        write_calibration(path, name, Calibration.fit(raw[name]))
+        write_calibration(path, name, Calibration.fit([raw[name]]))
     method = Fused(methods, path, {"flips": 3, "intensity": 1}, dict.fromkeys(methods, "flips"), precision="float32")
-    values = [Calibration.fit(raw[name])(raw[name]) for name in methods]
+    values = [Calibration.fit([raw[name]])(raw[name]) for name in methods]
     expected = 0.75 * values[0] + 0.25 * values[1]
     np.testing.assert_allclose(method.score(slices, numbers, parts).numpy(), expected, atol=1e-3)
     alone = Fused(methods, path, {"flips": 3, "intensity": 1}, precision="float32")

@@ -15,13 +15,13 @@ HEALTHY = RNG.gamma(2, 0.1, 500_000)
 
 @pytest.mark.parametrize("rate", [0.1, 0.01, 0.001])
 def test_a_value_is_a_tail_probability(rate):
-    calibration = Calibration.fit(HEALTHY)
+    calibration = Calibration.fit([HEALTHY])
     fresh = np.random.RandomState(1).gamma(2, 0.1, 500_000)
     assert (calibration(fresh) >= -np.log10(rate)).mean() == pytest.approx(rate, rel=0.1)
 
 
 def test_values_rise_strictly_where_it_matters_and_beyond():
-    calibration = Calibration.fit(HEALTHY)
+    calibration = Calibration.fit([HEALTHY])
     scores = np.linspace(0.5, 3 * HEALTHY.max(), 1000)
     assert (np.diff(calibration(scores)) > 0).all()
     assert calibration(np.zeros(3)).tolist() == [0, 0, 0]
@@ -29,16 +29,53 @@ def test_values_rise_strictly_where_it_matters_and_beyond():
 
 
 def test_many_equal_scores_are_healthy():
-    calibration = Calibration.fit(np.concatenate([np.zeros(90_000), RNG.rand(10_000)]))
+    calibration = Calibration.fit([np.zeros(90_000), RNG.rand(10_000)])
     assert float(calibration(np.array(1e-9))) <= 1.01
     assert (calibration(RNG.rand(10_000)) >= 2).mean() == pytest.approx(0.1, abs=0.02)
+
+
+def drawn_patients(rng, count):
+    """Healthy scores of patients who differ as scanners make them differ."""
+    return [rng.gamma(2, 0.1, 3000) * np.exp(0.3 * rng.standard_normal()) for _ in range(count)]
+
+
+def test_a_bound_holds_for_most_other_patients():
+    rng, kept = np.random.RandomState(2), {None: 0, 0.8: 0}
+    for _ in range(100):
+        seen, unseen = drawn_patients(rng, 14), np.concatenate(drawn_patients(rng, 14))
+        for confidence in kept:
+            kept[confidence] += (unseen >= Calibration.fit(seen, confidence=confidence).threshold(0.01)).mean() <= 0.01
+    assert kept[None] < 65, "the tail as it is, is too light for about half of other patients"
+    assert kept[0.8] >= 65
+    assert kept[0.8] > kept[None] + 10
+
+
+def test_a_bound_only_ever_lowers_the_values():
+    patients = drawn_patients(np.random.RandomState(3), 6)
+    plain, bound = Calibration.fit(patients), Calibration.fit(patients, confidence=0.9)
+    scores = np.linspace(0, 3 * max(one.max() for one in patients), 1000)
+    assert (bound(scores) <= plain(scores) + 1e-6).all()
+    assert (np.diff(bound(scores)) >= 0).all()
+    assert bound.confidence == 0.9
+    assert bound.threshold(0.01) > plain.threshold(0.01)
+    assert float(bound(np.array(bound.threshold(0.01)))) == pytest.approx(2, abs=1e-3)
+
+
+def test_one_patient_has_no_bound():
+    assert Calibration.fit([HEALTHY, []], confidence=0.9).value == Calibration.fit([HEALTHY]).value
+
+
+@pytest.mark.parametrize(("healthy", "confidence", "reason"), [([], 0.8, "no healthy voxel"), ([HEALTHY], 80, "80")])
+def test_a_calibration_that_cannot_be_made(healthy, confidence, reason):
+    with pytest.raises(ValueError, match=reason):
+        Calibration.fit(healthy, confidence=confidence)
 
 
 def test_calibration_file(tmp_path):
     weights = tmp_path / "model.pt"
     weights.write_bytes(b"weights")
     path = tmp_path / "calibration.json"
-    calibration = Calibration.fit(HEALTHY, weights_hash(weights), {"seed": 0})
+    calibration = Calibration.fit([HEALTHY], weights_hash(weights), {"seed": 0})
     write_calibration(path, "one", calibration)
     write_calibration(path, "two", calibration)
     again = read_calibration(path, "one")

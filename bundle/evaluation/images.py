@@ -55,7 +55,7 @@ def calibrate_images(
     for name, method in methods.items():
         settings = {k: v for k, v in vars(method).items() if isinstance(v, (str, int, float, bool))}
         healthy = np.concatenate([image["voxels"][name] for image in scored])
-        write_calibration(path, name, Calibration.fit(healthy, weights_hash(*weights), settings))
+        write_calibration(path, name, Calibration.fit([healthy], weights_hash(*weights), settings))
         logger.info("%s calibrated on %d healthy voxels → %s", name, len(healthy), path)
 
 
@@ -102,7 +102,7 @@ def benchmark_images(
     output_dir.mkdir(parents=True, exist_ok=True)
     _write_images(output_dir / "images.csv", scored)
     last = next(reversed(methods))
-    calibration = Calibration.fit(np.concatenate([image["voxels"][last] for image in healthy]))
+    calibration = Calibration.fit([image["voxels"][last] for image in healthy])
     save_images(
         output_dir / "cases.png", [_shown(image, title, last, calibration) for title, image in _chosen(scored, last)]
     )

@@ -15,7 +15,7 @@ from ..report.figures import CasePanel, save_cases, save_curves
 from ..scoring.calibration import Calibration, weights_hash, write_calibration
 from .metrics import Pooled
 from .patients import chosen_cases, group_rows, patient_rows, write_rows
-from .protocol import RATES, SIZES, evaluate, healthy_scores, run_methods
+from .protocol import RATES, SIZES, evaluate, run_methods
 from .scores import prepare, score_case
 
 __all__ = ["benchmark", "calibrate"]
@@ -49,12 +49,14 @@ def calibrate(
     device: torch.device,
     path: str | Path,
     weights: Sequence[str | Path],
+    confidence: float | None = None,
 ) -> None:
-    """Fit the calibration of every method on the healthy slices of ``cases`` and write it to ``path``."""
+    """Fit the calibration of every method on the healthy slices of ``cases`` and write it to ``path``; ``confidence``:
+    see `Calibration.fit`."""
     kept = run_methods(cases, methods, network, preprocessing, device)
     for name, method in methods.items():
         settings = {k: v for k, v in vars(method).items() if isinstance(v, (str, int, float, bool))}
-        calibration = Calibration.fit(healthy_scores(kept[name]), weights_hash(*weights), settings)
+        calibration = Calibration.fit(kept[name].healthy, weights_hash(*weights), settings, confidence)
         write_calibration(path, name, calibration)
         logger.info("%s calibrated on %d healthy voxels → %s", name, calibration.voxels, path)
 
@@ -69,6 +71,7 @@ def benchmark(
     output_dir: str | Path,
     group_of: Callable[[str], str] | None = None,
     others: Mapping[str, torch.nn.Module] | None = None,
+    confidence: float | None = None,
 ) -> dict[str, dict]:
     """Run the protocol and write ``table.csv`` (every figure), ``table.md`` (the main ones), ``curves.png``
     (precision and recall), and, for the last of the methods, ``patients.csv`` and ``cases.png``.
@@ -81,6 +84,7 @@ def benchmark(
         output_dir: folder of the tables.
         group_of: name of a case → its hospital; adds ``groups.csv`` with the last method's figures of each.
         others: name → network, for methods that ask one of their own.
+        confidence: of the thresholds, see `Calibration.fit`.
 
     Returns:
         row name → figures.
@@ -89,21 +93,21 @@ def benchmark(
     kept = run_methods(cases, methods, network, preprocessing, device, others)
     rows = {}
     for name, scores in kept.items():
-        thresholds = {rate: float(np.quantile(healthy_scores(healthy[name]), 1 - rate)) for rate in RATES}
+        calibration = Calibration.fit(healthy[name].healthy, confidence=confidence)
+        thresholds = {rate: calibration.threshold(rate) for rate in RATES}
         rows[name] = evaluate(scores, thresholds)
         figures = [rows[name][f"auprc_{place}"] for place in ("head", "masked", "brain")]
         logger.info("%s: AUPRC %.3f whole head, %.3f masked, %.3f brain", name, *figures)
     output_dir = Path(output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
     _write_csv(output_dir / "table.csv", rows)
-    (output_dir / "table.md").write_text(_markdown(rows, len(cases), len(healthy_cases)), encoding="utf-8")
+    (output_dir / "table.md").write_text(_markdown(rows, len(cases), len(healthy_cases), confidence), encoding="utf-8")
     save_curves(output_dir / "curves.png", {n: Pooled.of(k.masked(), k.lesions).curve() for n, k in kept.items()})
     last = next(reversed(methods))
     patients = patient_rows(kept, last, thresholds[RATES[0]])
     write_rows(output_dir / "patients.csv", patients)
     if group_of:
         write_rows(output_dir / "groups.csv", group_rows(kept[last], group_of))
-    calibration = Calibration.fit(healthy_scores(healthy[last]))
     panels = []
     for title, name in chosen_cases(patients).items():
         case = prepare(next(c for c in cases if c["name"] == name), preprocessing)
@@ -130,10 +134,11 @@ def _write_csv(path: Path, rows: Mapping[str, Mapping]) -> None:
             writer.writerow([name, *(f"{value:.6g}" for value in flat.values())])
 
 
-def _markdown(rows: Mapping[str, Mapping], patients: int, healthy: int) -> str:
+def _markdown(rows: Mapping[str, Mapping], patients: int, healthy: int, confidence: float | None) -> str:
+    sure = f", with {confidence:.0%} confidence" if confidence else ""
     lines = [
-        f"{patients} test patients; thresholds from the tumour-free slices of {healthy} others; 95 % intervals by "
-        "patient bootstrap. Best Dice is an upper bound: its threshold is chosen on the labels.",
+        f"{patients} test patients; thresholds from the tumour-free slices of {healthy} others{sure}; 95 % intervals "
+        "by patient bootstrap. Best Dice is an upper bound: its threshold is chosen on the labels.",
         "",
         "| method | " + " | ".join(COLUMNS) + " |",
         "|---" * (len(COLUMNS) + 1) + "|",

@@ -2,7 +2,8 @@
 
 A map of value 2 marks voxels as high as 1 % of the voxels of healthy heads, 3 marks 0.1 %. The table is made once, on
 held-out healthy slices, for a method with its settings and one set of weights; it is the same for every scan, so
-values compare across scans, and across methods.
+values compare across scans, and across methods. Patients differ more than voxels do, and a table is made of few of
+them, so the tail can be taken at the upper end of what other patients like them would give.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from ..io.files import whole_file
 __all__ = ["Calibrated", "Calibration", "read_calibration", "weights_hash", "write_calibration"]
 
 POINTS = 121  # of the table, evenly spread over the logarithm of the tail
+DRAWS = 2000  # of patients, for the bound of the tail
 
 
 @dataclass(frozen=True)
@@ -33,10 +35,11 @@ class Calibration:
 
     Attributes:
         score: raw scores.
-        value: −log10 P(healthy score ≥ score).
+        value: −log10 P(healthy score ≥ score), of the upper bound of P where there is a ``confidence``.
         voxels: healthy head voxels that the table was made of.
         weights: hash of the weights (`weights_hash`).
         settings: of the method.
+        confidence: of the bound; None where the tail is that of the voxels as they are.
     """
 
     score: tuple[float, ...] = field(repr=False)
@@ -44,19 +47,45 @@ class Calibration:
     voxels: int
     weights: str
     settings: dict = field(default_factory=dict)
+    confidence: float | None = None
 
     @classmethod
-    def fit(cls, healthy: np.ndarray, weights: str = "", settings: dict | None = None) -> Calibration:
-        """Make the table of the raw scores of healthy head voxels (any shape).
+    def fit(
+        cls,
+        healthy: Sequence[np.ndarray],
+        weights: str = "",
+        settings: dict | None = None,
+        confidence: float | None = None,
+    ) -> Calibration:
+        """Make the table. It ends where ten voxels are left; higher scores go on along the slope of its last decade.
 
-        It ends where ten voxels are left; higher scores go on along the slope of its last decade.
+        Args:
+            healthy: raw scores of healthy voxels, an array of any shape a patient.
+            weights, settings: to keep with it.
+            confidence: share of draws of as many patients (bootstrap) whose tail may at most be as heavy as the
+                table says; None, or a single patient, takes the pooled tail.
+
+        Raises:
+            ValueError: when no voxel is given, or ``confidence`` is not between 0 and 1.
         """
-        healthy = np.sort(np.asarray(healthy, dtype=np.float64).ravel())
-        deepest = np.log10(max(len(healthy) / 10, 10))
+        if confidence is not None and not 0 < confidence < 1:
+            raise ValueError(f"confidence {confidence} is not between 0 and 1")
+        patients = [np.sort(np.asarray(one, dtype=np.float64).ravel()) for one in healthy if np.size(one)]
+        if not patients:
+            raise ValueError("no healthy voxel to calibrate on")
+        pooled = np.concatenate(patients)
+        deepest = np.log10(max(len(pooled) / 10, 10))
         value = np.linspace(0, deepest, POINTS)
-        score = np.quantile(healthy, 1 - 10.0**-value)
+        score = np.quantile(pooled, 1 - 10.0**-value)
         score, first = np.unique(score, return_index=True)  # equal scores: the lowest value, so that ties are healthy
-        return cls(tuple(score.tolist()), tuple(value[first].tolist()), len(healthy), weights, settings or {})
+        value = value[first]
+        if confidence is not None and len(patients) > 1:
+            value = np.minimum(value, -np.log10(_tail_bound(patients, score, confidence)))
+        return cls(tuple(score.tolist()), tuple(value.tolist()), len(pooled), weights, settings or {}, confidence)
+
+    def threshold(self, rate: float) -> float:
+        """The raw score that this share of healthy voxels reaches (0 < ``rate`` < 1), at most at the table's end."""
+        return float(np.interp(-np.log10(rate), self.value, self.score))
 
     def __call__(self, score: np.ndarray) -> np.ndarray:
         """Raw scores of any shape → values; 0 for a score of 0, strictly rising above the table."""
@@ -70,6 +99,21 @@ class Calibration:
         value = np.zeros(score.shape, np.float32)
         value[score > 0] = np.interp(above, known_score, known_value) + beyond
         return value
+
+
+def _tail_bound(patients: Sequence[np.ndarray], score: np.ndarray, confidence: float) -> np.ndarray:
+    """P(healthy score ≥ score) that ``confidence`` of the draws of as many patients stay below; falls with the score.
+
+    Args:
+        patients: rising scores of each.
+        score: (points,).
+    """
+    above = np.array([len(one) - np.searchsorted(one, score, side="left") for one in patients])
+    voxels = np.array([len(one) for one in patients])
+    draws = np.random.RandomState(0).multinomial(len(patients), np.full(len(patients), 1 / len(patients)), DRAWS)
+    tails = (draws @ above) / (draws @ voxels)[:, None]
+    # A draw may have left out the few patients that reach so high: then the pooled tail, which is never zero, counts.
+    return np.maximum(np.quantile(tails, confidence, axis=0), above.sum(0) / voxels.sum())
 
 
 class Calibrated(MapTransform):
