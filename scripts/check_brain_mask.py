@@ -4,7 +4,8 @@
 
 Held-out label maps: random scans painted from them, each of a contrast of its own. Stripped T1w: what was left by the
 stripping, put into a synthetic skull and scalp, and as it is, where it must be recognised. Scans with FLAIR and T1w of
-one head: both masks against each other, since nobody drew one.
+one head: both masks against each other, since nobody drew one. And the share of the head that the network takes for
+brain, by which stripped scans are told from whole heads, in all scans there are.
 """
 
 import argparse
@@ -29,12 +30,30 @@ def dice(a: np.ndarray, b: np.ndarray) -> float:
 
 def tell(what: str, values: list[float]) -> None:
     values = np.array(values)
-    print(f"{what}: mean {values.mean():.3f}, least {values.min():.3f}, n = {len(values)}", flush=True)
+    figures = f"mean {values.mean():.3f}, least {values.min():.3f}, most {values.max():.3f}"
+    print(f"{what}: {figures}, n = {len(values)}", flush=True)
 
 
 def mask_of(find: BrainMaskd, volume: np.ndarray, affine: np.ndarray) -> np.ndarray:
     scan = MetaTensor(torch.from_numpy(volume[None].astype(np.float32)), affine=torch.as_tensor(affine))
     return find({"image": scan})["brain"][0].numpy() > 0
+
+
+def share_of(find: BrainMaskd, volume: np.ndarray, spacing: tuple[float, ...]) -> float:
+    """Part of the head that is taken for brain."""
+    head, brain = find.head_and_brain(volume, spacing)
+    return float(brain[head].mean())
+
+
+def shares(find: BrainMaskd, paths: list[Path]) -> tuple[list[float], list[float]]:
+    """`share_of` scans as they are, and stripped by what was found in them."""
+    whole, stripped = [], []
+    for path in paths:
+        scan = to_axial(read_scan(path))
+        volume, spacing = np.maximum(scan[0].numpy(), 0), tuple(float(s) for s in scan.pixdim)
+        whole.append(share_of(find, volume, spacing))
+        stripped.append(share_of(find, volume * find.head_and_brain(volume, spacing)[1], spacing))
+    return whole, stripped
 
 
 def in_a_skull(brain: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -68,10 +87,11 @@ def main() -> None:
     pairs = [(item["image"][0].numpy(), item["label"][0].numpy() > 0.5) for item in items]
     tell("Dice, held-out label maps, random contrast", [dice(mask_of(find, i, grid), b) for i, b in pairs])
 
-    framed, recognised = [], []
+    framed, recognised, skulls = [], [], []
     for number, path in enumerate(sorted(arguments.stripped.glob("sub-*/anat/*_T1w.nii.gz"))[: arguments.count]):
         scan = to_axial(read_scan(path))[0].numpy()
         volume, reference = in_a_skull(scan, number)
+        skulls.append(share_of(find, volume, (1.0, 1.0, 1.0)))
         framed.append(dice(mask_of(find, volume, lps), reference))
         recognised.append(dice(mask_of(find, scan, lps), head_mask(scan, (1, 1, 1))))
     tell("Dice, stripped T1w put into a synthetic skull", framed)
@@ -84,6 +104,13 @@ def main() -> None:
             masks = [find({"image": to_axial(read_scan(path))})["brain"][0].numpy() > 0 for path in (flair, other)]
             agreement.append(dice(*masks))
     tell("Dice, mask of the FLAIR with that of the T1w of the same head", agreement)
+
+    heads, own = shares(find, sorted(arguments.scans.glob("sub-*/anat/*.nii.gz")))
+    stripped, _ = shares(find, sorted(arguments.stripped.glob("sub-*/anat/*.nii.gz")))
+    tell("Share taken for brain, whole heads", heads)
+    tell("Share taken for brain, the same, stripped by their own mask", own)
+    tell("Share taken for brain, synthetic skulls", skulls)
+    tell("Share taken for brain, T1w stripped already", stripped)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ LEANING = -1.0  # logit from which on a voxel is brain: a lesion at the edge los
 SURE = 2.0  # logit from which on it is no doubt brain
 REACH = (2, 2, 1)  # voxels of the network's grid: how far from there, in the lower part, it may be brain at all
 LEAST_VOLUME = 60.0  # ml: less is no brain, but some muscle or an eye
-STRIPPED_SHARE = 0.6  # of the head that looks like brain: whole heads have up to 0.5, slabs 0.6, stripped ones more
+STRIPPED_SHARE = 0.55  # of the head taken for brain: whole heads have less, stripped ones more (docs/evaluation.md)
 
 logger = logging.getLogger(__name__)
 
@@ -95,12 +95,9 @@ class BrainMaskd(MapTransform):
         return d
 
     def _find(self, volume: np.ndarray, spacing: tuple[float, ...], name: str) -> np.ndarray:
-        head = head_mask(volume, spacing)
+        head, brain = self.head_and_brain(volume, spacing)
         if not head.any():
             return head
-        box = ndimage.find_objects(head.astype(np.uint8))[0]
-        brain = np.zeros(volume.shape, bool)
-        brain[box] = self._segment(volume[box], spacing)
         millilitres = brain.sum() * np.prod(spacing) / 1000
         if millilitres < LEAST_VOLUME:
             logger.warning("%s: no brain found in it, all of the head is scored", name)
@@ -109,6 +106,14 @@ class BrainMaskd(MapTransform):
             logger.debug("%s: skull-stripped already", name)
             return head
         return brain
+
+    def head_and_brain(self, volume: np.ndarray, spacing: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
+        """The head in a volume (X, Y, Z), and what the network takes for brain in it; bool, same shape."""
+        head, brain = head_mask(volume, spacing), np.zeros(volume.shape, bool)
+        if head.any():
+            box = ndimage.find_objects(head.astype(np.uint8))[0]
+            brain[box] = self._segment(volume[box], spacing)
+        return head, brain
 
     def _segment(self, volume: np.ndarray, spacing: tuple[float, ...]) -> np.ndarray:
         """The largest piece of brain in a volume, closed and without holes; bool, same shape."""
