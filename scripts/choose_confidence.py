@@ -1,0 +1,84 @@
+"""How sure thresholds have to be: from few patients, held against others, again and again.
+
+The intensity is no network's, so that every patient but those of the test is one that it never saw: 14 of them set a
+threshold, 21 others say what becomes of it.
+
+    python scripts/choose_confidence.py --dataset_dir DATASET --output_dir docs/evaluation
+
+Writes ``confidence.csv``: for each rate that is promised and each confidence of `Calibration.fit`, how often the rate
+reached is at most twice, and at least half, of what was promised.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from monai.bundle import ConfigParser
+from tqdm import tqdm
+
+from bundle import bundle_root
+from bundle.datasets import training_cases
+from bundle.evaluation.patients import write_rows
+from bundle.evaluation.protocol import RATES, run_methods
+from bundle.methods.intensity import Intensity
+from bundle.scoring.calibration import Calibration
+
+CONFIGS = Path(bundle_root()) / "configs"
+SETTING, TESTED = 14, 21  # patients, as in the split of the repository
+CONFIDENCES = (None, 0.7, 0.8, 0.9)
+METHODS = {"intensity": Intensity(), "intensity, smoothed": Intensity(smoothing=2.0, across=0.7)}
+
+
+def healthy_scores(dataset_dir: str, every: int) -> dict[str, list[np.ndarray]]:
+    """Method → scores of each patient's healthy brain, every n-th voxel; patients without a healthy slice left out."""
+    parser = ConfigParser()
+    parser.read_config(CONFIGS / "inference.json")
+    parser["bundle_root"] = bundle_root()
+    parts = [parser.get_parsed_content(key) for key in ("network", "preprocessing", "device")]
+    split = CONFIGS / "splits" / "lgg_flair.json"
+    cases = [c for part in ("training", "validation") for c in training_cases(dataset_dir, part, "bids_lesion", split)]
+    kept = run_methods(cases, METHODS, *parts)
+    return {name: [one[::every] for one in kept[name].healthy if one.size] for name in METHODS}
+
+
+def reached(scores: list[np.ndarray], draws: int) -> dict[tuple[float, float | None], np.ndarray]:
+    """(rate, confidence) → the rate reached over the one promised, once a draw of patients."""
+    rng, ratios = np.random.RandomState(0), {(rate, sure): [] for rate in RATES for sure in CONFIDENCES}
+    for _ in tqdm(range(draws), disable=None):
+        order = rng.permutation(len(scores))
+        setting, tested = ([scores[n] for n in some] for some in np.split(order[: SETTING + TESTED], [SETTING]))
+        others = np.concatenate(tested)
+        for sure in CONFIDENCES:
+            calibration = Calibration.fit(setting, confidence=sure)
+            for rate in RATES:
+                ratios[rate, sure].append((others >= calibration.threshold(rate)).mean() / rate)
+    return {key: np.array(values) for key, values in ratios.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--dataset_dir", required=True)
+    parser.add_argument("--output_dir", type=Path, default=Path())
+    parser.add_argument("--draws", type=int, default=300)
+    parser.add_argument("--every", type=int, default=10, help="take every n-th voxel")
+    arguments = parser.parse_args()
+    rows = []
+    for name, scores in healthy_scores(arguments.dataset_dir, arguments.every).items():
+        for (rate, sure), ratio in reached(scores, arguments.draws).items():
+            row = {
+                "method": name,
+                "promised": rate,
+                "confidence": sure or "none",
+                "patients": len(scores),
+                "median of reached over promised": float(np.median(ratio)),
+                "at most twice": float((ratio <= 2).mean()),
+                "within a factor of 2": float(((ratio <= 2) & (ratio >= 0.5)).mean()),
+            }
+            rows.append(row)
+            print(*row.values(), flush=True)
+    arguments.output_dir.mkdir(parents=True, exist_ok=True)
+    write_rows(arguments.output_dir / "confidence.csv", rows)
+
+
+if __name__ == "__main__":
+    main()
