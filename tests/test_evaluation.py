@@ -9,12 +9,14 @@ from monai.bundle import ConfigParser
 from sklearn.metrics import average_precision_score
 
 from bundle.cases import lesion_cases
+from bundle.datasets import read_split
 from bundle.evaluation.protocol import RATES, evaluate, healthy_scores, run_methods
 from bundle.evaluation.scores import prepare, score_case
 from bundle.evaluation.table import benchmark, calibrate
 from bundle.methods.base import SliceMethod
 from bundle.methods.intensity import Intensity
 from bundle.scoring.calibration import read_calibration
+from scripts.leave_one_hospital_out import SPLIT, hospital_of, split_without
 from tests.conftest import ROOT
 
 CPU = torch.device("cpu")
@@ -83,11 +85,23 @@ def test_calibration_keeps_its_promise(bids_folder, preprocessing, network, tmp_
 
 def test_the_table_on_disk(bids_folder, preprocessing, network, tmp_path):
     cases = lesion_cases(bids_folder)
-    rows = benchmark(cases[:3], cases[3:], {"oracle": Oracle()}, network, preprocessing, CPU, tmp_path)
+    methods = {"oracle": Oracle()}
+    rows = benchmark(cases[:3], cases[3:], methods, network, preprocessing, CPU, tmp_path, confidence=0.8)
     lines = (tmp_path / "table.md").read_text(encoding="utf-8").splitlines()
     assert "3 test patients" in lines[0]
+    assert "with 80 % confidence" in lines[0]
     assert [line.split("|")[1].strip() for line in lines[4:]] == ["raw intensity", "oracle"]
     with (tmp_path / "table.csv").open() as file:
         stored = {row["method"]: row for row in csv.DictReader(file)}
     assert float(stored["oracle"]["auprc_head"]) == pytest.approx(rows["oracle"]["auprc_head"], rel=1e-4)
     assert all(np.isfinite(float(value)) for row in stored.values() for key, value in row.items() if key != "method")
+
+
+@pytest.mark.parametrize("hospital", ["DU", "none"])
+def test_a_held_out_hospital_trains_and_calibrates_nothing(hospital, tmp_path):
+    parts, whole = read_split(split_without(hospital, tmp_path)), read_split(SPLIT)
+    for part in ("training", "validation"):
+        assert parts[part] == [s for s in whole[part] if hospital_of(s) != hospital]
+    expected = whole["test"] if hospital == "none" else [s for s in whole["test"] if hospital_of(s) == hospital]
+    assert parts["test"] == expected
+    assert not set(parts["test"]) & {*parts["training"], *parts["validation"]}

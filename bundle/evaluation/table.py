@@ -135,7 +135,7 @@ def _write_csv(path: Path, rows: Mapping[str, Mapping]) -> None:
 
 
 def _markdown(rows: Mapping[str, Mapping], patients: int, healthy: int, confidence: float | None) -> str:
-    sure = f", with {confidence:.0%} confidence" if confidence else ""
+    sure = f", with {100 * confidence:g} % confidence" if confidence else ""
     lines = [
         f"{patients} test patients; thresholds from the tumour-free slices of {healthy} others{sure}; 95 % intervals "
         "by patient bootstrap. Best Dice is an upper bound: its threshold is chosen on the labels.",
