@@ -92,7 +92,7 @@ def overrides_of(folder: Path, dataset_dir: str) -> dict:
         "dataset_dir": dataset_dir,
         "weights": str(folder / "denoiser" / "weights.pt"),
         "calibration": str(folder / "calibration.json"),
-        "network_def#restoration": None,
+        "network_def#restoration": "$None",  # None itself would be taken for no override
     }
 
 
