@@ -4,6 +4,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from monai.data import MetaTensor
 from monai.transforms import Compose, Invertd, Orientationd
 
 from bundle.errors import ScanError
@@ -165,3 +166,39 @@ def test_several_contrasts(tmp_path, head):
     assert scans.shape == (2, *scan.shape)
     scaled = ScaleHeadIntensityd("image")({"image": scans})["image"]
     torch.testing.assert_close(scaled[0].as_tensor(), scaled[1].as_tensor(), atol=1e-4, rtol=0)
+
+
+def scaled(scan, brain, spread=0.117):
+    """A volume (X, Y, Z) of 1 mm voxels, scaled with its brain mask."""
+    pair = {"image": MetaTensor(torch.from_numpy(scan[None])), "brain": MetaTensor(torch.from_numpy(brain[None]) * 1.0)}
+    return ScaleHeadIntensityd("image", spread=spread)(pair)["image"][0].numpy()
+
+
+@pytest.fixture(scope="module")
+def two_tissues():
+    """A ball of two tissues, and its mask."""
+    places = np.stack(np.meshgrid(*[np.arange(48)] * 3, indexing="ij"))
+    brain = ((places - 23.5) ** 2).sum(0) < 20**2
+    scan = np.where(places[0] < 24, 85.0, 110.0) * brain
+    return np.random.RandomState(0).normal(scan, 1.0 * brain).clip(0).astype(np.float32), brain
+
+
+@pytest.mark.parametrize("contrast", [0.7, 1.0, 1.5])
+def test_scanners_of_little_and_of_much_contrast_come_together(two_tissues, contrast):
+    scan, brain = two_tissues
+    reference = np.median(scan[brain])
+    other = (scan / reference) ** contrast * 800
+    np.testing.assert_allclose(scaled(other.astype(np.float32), brain), scaled(scan, brain), atol=0.01)
+    assert np.median(scaled(other, brain)[brain]) == pytest.approx(1 / 3, abs=1e-3)
+    spread = np.median(np.abs(3 * scaled(other, brain)[brain] - 1))
+    assert spread == pytest.approx(0.117, rel=0.15)
+    left = np.median(np.abs(3 * scaled(other, brain, None)[brain] - 1))
+    assert left == pytest.approx(np.median(np.abs(other[brain] / 800 - 1)), rel=0.01), "without a spread none is made"
+
+
+def test_contrast_is_never_bent_beyond_what_scanners_do(two_tissues):
+    _, brain = two_tissues
+    flat = (100.0 * brain).astype(np.float32)
+    flat[24:26, 24, 24] = 150, 50
+    out = 3 * scaled(flat, brain)
+    assert out[24:26, 24, 24] == pytest.approx([1.5**2, 0.5**2], rel=1e-3)

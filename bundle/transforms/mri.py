@@ -40,6 +40,8 @@ BIDS_CONTRASTS = frozenset(
         "ct",
     )
 )
+SPREAD_MM = 2.0  # detail from which on contrast counts
+POWERS = (0.5, 2.0)  # of intensities: real FLAIR scans ask for 0.5 to 1.6
 HOUNSFIELD_AIR = -200.0  # no MRI has such values, every CT of a head has
 
 
@@ -96,23 +98,27 @@ class LoadScand(MapTransform):
 
 
 class ScaleHeadIntensityd(MapTransform):
-    """Intensities in units of the brain's: x ↦ clip(x / (headroom · reference), 0, 1), each channel alone.
+    """Intensities in units of the brain's: x ↦ clip((x / reference)^p / headroom, 0, 1), each channel alone.
 
     The reference is one number a scan and channel, never one a slice: the median over the brain mask, or, where a case
-    has none, `reference_intensity`.
+    has none, `reference_intensity`. So is p, by which scanners of little and of much contrast are brought together:
+    the brain's median absolute deviation, which p multiplies (d(x^p) = p dx at the reference), becomes ``spread``.
 
     Args:
         keys: keys of scans (C, X, Y, Z), foot to head along the last axis.
         headroom: where the scale ends, in multiples of the reference intensity.
-        mask_key: key of the brain mask, over which the reference is taken where the case has one.
+        mask_key: key of the brain mask, over which reference and spread are taken where the case has one.
+        spread: of the brain, in multiples of the reference; None, or a case without a mask, leaves contrast as it is.
 
     Raises:
         ScanError: when the intensities are not those of an MRI, or no head can be found.
     """
 
-    def __init__(self, keys: KeysCollection, headroom: float = 3.0, mask_key: str = "brain") -> None:
+    def __init__(
+        self, keys: KeysCollection, headroom: float = 3.0, mask_key: str = "brain", spread: float | None = None
+    ) -> None:
         super().__init__(keys)
-        self.headroom, self.mask_key = headroom, mask_key
+        self.headroom, self.mask_key, self.spread = headroom, mask_key, spread
 
     def __call__(self, data: Mapping[Hashable, MetaTensor]) -> dict:
         d = dict(data)
@@ -137,7 +143,17 @@ class ScaleHeadIntensityd(MapTransform):
             reference = float(np.median(volume[brain])) if brain.any() else 0.0
         if reference <= 0:
             raise ScanError(name, "no head stands out from the background", "Check that this is a head scan")
-        return np.clip(volume / (self.headroom * reference), 0, 1).astype(np.float32)
+        volume = volume / reference
+        if self.spread is not None and brain is not None:
+            volume = volume ** _power(volume, brain, spacing, self.spread)
+        return np.clip(volume / self.headroom, 0, 1).astype(np.float32)
+
+
+def _power(volume: np.ndarray, brain: np.ndarray, spacing: tuple, spread: float) -> float:
+    """The power that gives the brain this spread around 1, within `POWERS`; noise finer than 2 mm does not count."""
+    smooth = ndimage.gaussian_filter(volume, [_box_sigma(SPREAD_MM / s) for s in spacing])
+    found = float(np.median(np.abs(smooth[brain] - 1)))
+    return float(np.clip(spread / max(found, 1e-6), *POWERS))
 
 
 def _without_offset(volume: np.ndarray, name: str) -> np.ndarray:
@@ -233,6 +249,11 @@ def _outlined(source: np.ndarray, spacing: tuple) -> np.ndarray:
 
 def _low_pass(scan: MetaTensor, step: np.ndarray) -> MetaTensor:
     """Gaussian of the variance that a box of ``step`` voxels has more than one of a single voxel."""
-    sigma = [np.sqrt(max(s * s - 1, 0) / 12) for s in step]
+    sigma = [_box_sigma(s) for s in step]
     smooth = ndimage.gaussian_filter(scan.numpy(), sigma=[0, *sigma])
     return MetaTensor(torch.from_numpy(smooth), meta=scan.meta, applied_operations=scan.applied_operations)
+
+
+def _box_sigma(width: float) -> float:
+    """Of the Gaussian whose variance a box of ``width`` voxels has more than one of a single voxel."""
+    return float(np.sqrt(max(width * width - 1, 0) / 12))
