@@ -39,7 +39,8 @@ class QuickJob:
 
     def __init__(self, seconds=0.0):
         self.seconds = seconds
-        self.calibration_points = {"voxels": 1000, "points": [(v, 10.0**-v, float(v)) for v in (1, 2, 3, 4)]}
+        points = [(v, 10.0**-v, float(v)) for v in (1, 2, 3, 4)]
+        self.calibration_points = {"voxels": 1000, "confidence": 0.8, "points": points}
 
     def prepare(self, case):
         from bundle.io.nifti import read_scan

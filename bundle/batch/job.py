@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import torch
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
@@ -84,13 +83,15 @@ class Job:
 
     @property
     def calibration_points(self) -> dict[str, object]:
-        """What the units of its maps mean: healthy voxels behind them, and the raw score at which each is reached."""
+        """What the units of its maps mean: healthy voxels behind them, how sure they are, and the raw score at which
+        each is reached."""
         path, method = (self.config.get_parsed_content(key) for key in ("calibration", "method"))
         known = read_calibration(path, method)
-        scores = [float(np.interp(value, known.value, known.score)) for value in (1, 2, 3, 4)]
+        rates = (0.1, 0.01, 0.001, 0.0001)
         return {
             "voxels": known.voxels,
-            "points": list(zip((1, 2, 3, 4), (0.1, 0.01, 0.001, 0.0001), scores, strict=True)),
+            "confidence": known.confidence,
+            "points": [(value, rate, known.threshold(rate)) for value, rate in enumerate(rates, start=1)],
         }
 
     @cached_property
