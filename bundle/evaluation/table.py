@@ -91,11 +91,10 @@ def benchmark(
     """
     healthy = run_methods(healthy_cases, methods, network, preprocessing, device, others)
     kept = run_methods(cases, methods, network, preprocessing, device, others)
+    units = {name: Calibration.fit(scores.healthy, confidence=confidence) for name, scores in healthy.items()}
     rows = {}
     for name, scores in kept.items():
-        calibration = Calibration.fit(healthy[name].healthy, confidence=confidence)
-        thresholds = {rate: calibration.threshold(rate) for rate in RATES}
-        rows[name] = evaluate(scores, thresholds)
+        rows[name] = evaluate(scores, {rate: units[name].threshold(rate) for rate in RATES})
         figures = [rows[name][f"auprc_{place}"] for place in ("head", "masked", "brain")]
         logger.info("%s: AUPRC %.3f whole head, %.3f masked, %.3f brain", name, *figures)
     output_dir = Path(output_dir)
@@ -104,7 +103,7 @@ def benchmark(
     (output_dir / "table.md").write_text(_markdown(rows, len(cases), len(healthy_cases), confidence), encoding="utf-8")
     save_curves(output_dir / "curves.png", {n: Pooled.of(k.masked(), k.lesions).curve() for n, k in kept.items()})
     last = next(reversed(methods))
-    patients = patient_rows(kept, last, thresholds[RATES[0]])
+    patients = patient_rows(kept, last, units[last].threshold(RATES[0]))
     write_rows(output_dir / "patients.csv", patients)
     if group_of:
         write_rows(output_dir / "groups.csv", group_rows(kept[last], group_of))
@@ -112,7 +111,7 @@ def benchmark(
     for title, name in chosen_cases(patients).items():
         case = prepare(next(c for c in cases if c["name"] == name), preprocessing)
         scores = score_case(case, methods[last], network, preprocessing, device).scores
-        panels.append(CasePanel(title, case.intensity, case.lesion, np.where(case.brain, calibration(scores), 0)))
+        panels.append(CasePanel(title, case.intensity, case.lesion, np.where(case.brain, units[last](scores), 0)))
     save_cases(output_dir / "cases.png", panels)
     return rows
 
