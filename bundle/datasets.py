@@ -96,12 +96,14 @@ LAYOUTS = {
 }
 
 
-def training_cases(root: str | Path, part: str, layout: str = "bids_lesion", split: str | Path | None = None) -> list:
-    """The cases of one part of a data set.
+def training_cases(
+    root: str | Path, part: str | Sequence[str], layout: str = "bids_lesion", split: str | Path | None = None
+) -> list:
+    """The cases of one part of a data set, or of several.
 
     Args:
         root: folder of the data set.
-        part: ``training``, ``validation`` or ``test``.
+        part: ``training``, ``validation`` or ``test``, or a list of them.
         layout: ``bids_lesion`` (BIDS with lesion masks, whose slices are left out), ``bids`` (healthy scans), ``brats``
             (as downloaded), ``oct`` (B-scans in folders by disease, of which NORMAL is taken) or ``oct_all`` (all
             of them, for tests).
@@ -113,6 +115,8 @@ def training_cases(root: str | Path, part: str, layout: str = "bids_lesion", spl
     """
     if layout not in LAYOUTS:
         raise DatasetError(layout, "not a known layout", f"Choose from {', '.join(LAYOUTS)}")
+    if not isinstance(part, str):
+        return [case for one in part for case in training_cases(root, one, layout, split)]
     cases = LAYOUTS[layout](root)
     if split:
         return select_subjects(cases, split, part)

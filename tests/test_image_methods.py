@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from monai.data import MetaTensor
 from monai.networks.schedulers import DDIMScheduler
 from torch import nn
 
@@ -17,6 +18,7 @@ from bundle.methods.structured_flips import StructuredFlips
 from bundle.networks.fused_network import FusedNetwork, load_parts
 from bundle.networks.slice_unet import SliceUNet
 from bundle.scoring.calibration import Calibration, write_calibration
+from bundle.transforms.brain_depth import DEPTH
 
 SMALL = {"channels": (8, 16), "attention": (False, True), "num_head_channels": 8}
 
@@ -137,23 +139,59 @@ def test_mdps_refuses(wrong):
         Mdps(**wrong)
 
 
-@torch.no_grad()
-def test_fusion_is_a_mean_of_calibrated_maps(tmp_path, slices, parts):
-    path = tmp_path / "calibration.json"
+@pytest.fixture
+def fusion(tmp_path, slices, parts):
+    """Two methods, their raw scores of a volume, the calibration file of both, and the volume."""
+    path, volume = tmp_path / "calibration.json", slices.movedim(0, -1)[None]
     methods = {"flips": StructuredFlips("flips", precision="float32"), "intensity": Intensity(smoothing=1.0)}
-    raw, numbers = {}, torch.arange(3)
-    for name, method in methods.items():
-        raw[name] = method.finished(method.score(slices, numbers, parts.parts["flips"]), slices).numpy()
+    raw = {name: method(volume, parts.parts["flips"]).numpy() for name, method in methods.items()}
+    for name in methods:
         write_calibration(path, name, Calibration.fit([raw[name]]))
-    method = Fused(methods, path, {"flips": 3, "intensity": 1}, dict.fromkeys(methods, "flips"), precision="float32")
+    return methods, raw, path, volume
+
+
+def test_fusion_is_a_mean_of_calibrated_maps(fusion, parts, tmp_path):
+    methods, raw, path, volume = fusion
+    method = Fused(methods, path, {"flips": 3, "intensity": 1}, dict.fromkeys(methods, "flips"))
     values = [Calibration.fit([raw[name]])(raw[name]) for name in methods]
     expected = 0.75 * values[0] + 0.25 * values[1]
-    np.testing.assert_allclose(method.score(slices, numbers, parts).numpy(), expected, atol=1e-3)
-    alone = Fused(methods, path, {"flips": 3, "intensity": 1}, precision="float32")
-    np.testing.assert_allclose(alone.score(slices, numbers, parts.parts["flips"]).numpy(), expected, atol=1e-3)
+    np.testing.assert_allclose(method(volume, parts).numpy(), expected, atol=1e-3)
+    alone = Fused(methods, path, {"flips": 3, "intensity": 1})
+    np.testing.assert_allclose(alone(volume, parts.parts["flips"]).numpy(), expected, atol=1e-3)
+    smooth = Fused(methods, path, {"flips": 3, "intensity": 1}, across=0.5)(volume, parts.parts["flips"]).numpy()
+    assert 0 < np.abs(smooth - expected).max() < expected.max()
+    assert (smooth[volume.numpy() == 0] == 0).all()
     (tmp_path / "w.pt").write_bytes(b"other weights")
     with pytest.raises(WeightsError, match="is not for"):
         Fused(methods, path, weights=[tmp_path / "w.pt"])
+
+
+def test_another_entry_stands_for_patients_that_were_seen(fusion, parts):
+    methods, raw, path, volume = fusion
+    write_calibration(path, "flips_seen", Calibration.fit([2 * raw["flips"]]))
+    method = Fused(methods, path)
+    seen = method.with_entries({"flips": "flips_seen"})
+    known, network = method(volume, parts.parts["flips"]).numpy(), parts.parts["flips"]
+    expected = (Calibration.fit([2 * raw["flips"]])(raw["flips"]) + method.calibrations["intensity"](raw["intensity"])) / 2
+    np.testing.assert_allclose(seen(volume, network).numpy(), expected, atol=1e-3)
+    np.testing.assert_array_equal(method(volume, network).numpy(), known)
+
+
+@pytest.mark.parametrize("collated", [False, True], ids=["as read", "collated"])
+def test_fusion_asks_how_rare_a_score_is_at_its_depth(fusion, parts, collated):
+    methods, raw, path, volume = fusion
+    rng, depth = np.random.RandomState(0), torch.zeros(volume.shape[2:])
+    depth[:, 16:] = 25.0
+    healthy, depths = rng.rand(40_000), rng.choice([1.0, 25.0], 40_000)
+    write_calibration(path, "intensity", Calibration.fit([healthy * depths], depths=[depths]))
+    method, network = Fused({"intensity": methods["intensity"]}, path), parts.parts["flips"]
+    plain = method(volume, network).numpy()
+    meta = {DEPTH: depth[None] if collated else depth}
+    known = method(MetaTensor(volume, meta=meta), network).numpy()
+    shallow, deep = (depth.numpy() == d for d in (0.0, 25.0))
+    some = raw["intensity"][0, 0] > 0.05
+    assert (known[0, 0][shallow & some] > plain[0, 0][shallow & some]).all(), "there even small scores are rare"
+    assert (known[0, 0][deep & some] <= plain[0, 0][deep & some] + 1e-6).all()
 
 
 def test_parts_are_loaded_each_from_its_file(tmp_path, parts):

@@ -134,3 +134,27 @@ def test_voxel_average_precision_pools_items(patients):
         metric.update(([torch.from_numpy(score)[None]], [torch.from_numpy(lesion)[None]]))
     scores, lesions = (np.concatenate(arrays) for arrays in patients)
     assert metric.compute() == pytest.approx(average_precision_score(lesions, scores))
+
+
+def test_a_score_is_as_rare_as_at_its_depth(tmp_path):
+    rng = np.random.RandomState(4)
+    depths = [rng.uniform(0, 40, 60_000).astype(np.float16) for _ in range(3)]
+    healthy = [rng.gamma(2, 0.1, 60_000) * np.where(depth < 4, 2, 1) for depth in depths]
+    plain, layered = Calibration.fit(healthy), Calibration.fit(healthy, depths=depths)
+    assert (layered.score, layered.value) == (plain.score, plain.value)
+    fresh_depth = rng.uniform(0, 40, 300_000)
+    fresh = rng.gamma(2, 0.1, 300_000) * np.where(fresh_depth < 4, 2, 1)
+    for near, far in ((0, 2), (15, 30)):
+        there = (fresh_depth >= near) & (fresh_depth < far)
+        assert (layered(fresh, fresh_depth)[there] >= 2).mean() == pytest.approx(0.01, rel=0.2)
+        assert not 0.008 < (plain(fresh)[there] >= 2).mean() < 0.012
+    np.testing.assert_array_equal(layered(fresh), plain(fresh))
+    assert layered(np.zeros(2), np.array([1.0, 20.0])).tolist() == [0, 0]
+    write_calibration(tmp_path / "calibration.json", "one", layered)
+    again = read_calibration(tmp_path / "calibration.json", "one")
+    np.testing.assert_allclose(again(fresh, fresh_depth), layered(fresh, fresh_depth), atol=1e-3)
+
+
+def test_a_layer_of_few_voxels_takes_the_table_of_all():
+    calibration = Calibration.fit([HEALTHY], depths=[np.full(HEALTHY.shape, 5.0)])
+    assert calibration.layers[0] == calibration.layers[5] == (calibration.score, calibration.value)

@@ -42,6 +42,7 @@ class MethodScores:
     Attributes:
         scores, lesions, brain: head voxels.
         healthy: scores of brain voxels in tumour-free slices (`bundle.transforms.head.free_slices`).
+        depths: of the same voxels below the brain's surface, mm.
         slices: (slice score, whether it has lesion), one pair a slice with brain.
         seconds: a scan.
         lesion_ml: volume of the lesion.
@@ -52,6 +53,7 @@ class MethodScores:
     lesions: list = field(default_factory=list)
     brain: list = field(default_factory=list)
     healthy: list = field(default_factory=list)
+    depths: list = field(default_factory=list)
     slices: list = field(default_factory=list)
     seconds: list = field(default_factory=list)
     lesion_ml: list = field(default_factory=list)
@@ -61,7 +63,9 @@ class MethodScores:
         self.scores.append(scores[case.head].astype(np.float32))
         self.lesions.append(case.lesion[case.head])
         self.brain.append(case.brain[case.head])
-        self.healthy.append(scores[case.brain & case.healthy[None, None]].astype(np.float32))
+        healthy = case.brain & case.healthy[None, None]
+        self.healthy.append(scores[healthy].astype(np.float32))
+        self.depths.append(case.depth[healthy])
         for z in np.flatnonzero(case.brain.sum((0, 1)) > 100):
             self.slices.append((np.percentile(scores[..., z][case.brain[..., z]], 99), bool(case.lesion[..., z].any())))
         self.seconds.append(seconds)

@@ -13,6 +13,7 @@ from monai.inferers import Inferer
 from monai.transforms import Invertd
 
 from ..io.nifti import read_scan
+from ..transforms.brain_depth import brain_depth
 from ..transforms.head import free_slices, head_mask
 from ..transforms.mri import to_axial
 
@@ -32,6 +33,7 @@ class Prepared:
         brain: the brain mask of the preprocessing, at the scan's resolution.
         healthy: (Z,) whether a slice has head and no lesion, nor its neighbours any.
         voxel_ml: volume of a voxel.
+        depth: below the brain's surface, mm, float16; zero throughout where the preprocessing notes none.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Prepared:
     brain: np.ndarray
     healthy: np.ndarray
     voxel_ml: float
+    depth: np.ndarray
 
 
 @dataclass
@@ -63,6 +66,9 @@ def prepare(case: dict, preprocessing: Callable) -> Prepared:
     intensity, spacing = scan[0].numpy(), tuple(float(s) for s in scan.pixdim)
     head = head_mask(np.maximum(intensity, 0), spacing)
     item = preprocessing({"image": case["image"]})
+    depth = brain_depth(item["image"])
+    if depth is None:
+        depth = np.zeros((1, *item["image"].shape[1:]), np.float32)
     return Prepared(
         name=case["name"],
         item=item,
@@ -72,6 +78,7 @@ def prepare(case: dict, preprocessing: Callable) -> Prepared:
         brain=to_axial(_inverted(item["brain"], preprocessing, "brain"))[0].numpy() > 0.5,
         healthy=head.any((0, 1)) & free_slices(lesion),
         voxel_ml=float(np.prod(spacing)) / 1000,
+        depth=to_axial(inverted(item, depth, preprocessing))[0].numpy().astype(np.float16),
     )
 
 
@@ -82,7 +89,7 @@ def score_case(
     start = time.perf_counter()
     image = case.item["image"]
     network.eval()
-    raw = method(image.as_tensor()[None].to(device), network)[0].cpu()
+    raw = method(image[None].to(device), network)[0].cpu()
     restored = inverted(case.item, raw, preprocessing)
     return CaseScores(to_axial(restored)[0].numpy(), time.perf_counter() - start)
 
@@ -90,7 +97,7 @@ def score_case(
 def inverted(item: dict, values: torch.Tensor, preprocessing: Callable) -> MetaTensor:
     """Values (1, X, Y, Z) on the model's grid, back on the scan's own."""
     image = item["image"]
-    values = MetaTensor(torch.as_tensor(values), meta=image.meta, applied_operations=image.applied_operations)
+    values = MetaTensor(torch.as_tensor(np.asarray(values)), meta=image.meta, applied_operations=image.applied_operations)
     return _inverted(values, preprocessing, "image")
 
 

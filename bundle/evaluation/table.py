@@ -15,7 +15,7 @@ from ..report.figures import CasePanel, save_cases, save_curves
 from ..scoring.calibration import Calibration, weights_hash, write_calibration
 from .metrics import Pooled
 from .patients import chosen_cases, group_rows, patient_rows, write_rows
-from .protocol import RATES, SIZES, evaluate, run_methods
+from .protocol import RATES, RAW, SIZES, MethodScores, evaluate, run_methods
 from .scores import prepare, score_case
 
 __all__ = ["benchmark", "calibrate"]
@@ -41,6 +41,11 @@ COLUMNS: dict[str, Callable[[Mapping], str]] = {
 }
 
 
+#: Patients that the network has seen in training, and the methods whose healthy scores count on them all the same:
+#: those that ask no network, and those that take such patients in units of their own (`Fused.with_entries`).
+Seen = tuple[Sequence[dict], Mapping[str, Inferer]]
+
+
 def calibrate(
     cases: Sequence[dict],
     methods: Mapping[str, Inferer],
@@ -50,13 +55,26 @@ def calibrate(
     path: str | Path,
     weights: Sequence[str | Path],
     confidence: float | None = None,
+    seen: Seen = ((), {}),
+    by_depth: bool = False,
 ) -> None:
-    """Fit the calibration of every method on the healthy slices of ``cases`` and write it to ``path``; ``confidence``:
-    see `Calibration.fit`."""
-    kept = run_methods(cases, methods, network, preprocessing, device)
+    """Fit the calibration of every method on healthy slices and write it to ``path``.
+
+    Args:
+        cases: patients whose healthy slices count.
+        methods: name of the entry → inferer.
+        network, preprocessing, device: as in the main job.
+        path: the calibration file.
+        weights: that the entries are for.
+        confidence: see `Calibration.fit`.
+        seen: further patients, see `Seen`.
+        by_depth: calibrate at each depth of the brain too.
+    """
+    kept = _with_seen(run_methods(cases, methods, network, preprocessing, device), seen, network, preprocessing, device)
     for name, method in methods.items():
         settings = {k: v for k, v in vars(method).items() if isinstance(v, (str, int, float, bool))}
-        calibration = Calibration.fit(kept[name].healthy, weights_hash(*weights), settings, confidence)
+        healthy, depths = kept[name].healthy, kept[name].depths if by_depth else None
+        calibration = Calibration.fit(healthy, weights_hash(*weights), settings, confidence, depths)
         write_calibration(path, name, calibration)
         logger.info("%s calibrated on %d healthy voxels → %s", name, calibration.voxels, path)
 
@@ -72,6 +90,7 @@ def benchmark(
     group_of: Callable[[str], str] | None = None,
     others: Mapping[str, torch.nn.Module] | None = None,
     confidence: float | None = None,
+    seen: Seen = ((), {}),
 ) -> dict[str, dict]:
     """Run the protocol and write ``table.csv`` (every figure), ``table.md`` (the main ones), ``curves.png``
     (precision and recall), and, for the last of the methods, ``patients.csv`` and ``cases.png``.
@@ -85,11 +104,13 @@ def benchmark(
         group_of: name of a case → its hospital; adds ``groups.csv`` with the last method's figures of each.
         others: name → network, for methods that ask one of their own.
         confidence: of the thresholds, see `Calibration.fit`.
+        seen: patients beside ``healthy_cases``, see `Seen`.
 
     Returns:
         row name → figures.
     """
     healthy = run_methods(healthy_cases, methods, network, preprocessing, device, others)
+    healthy = _with_seen(healthy, seen, network, preprocessing, device)
     kept = run_methods(cases, methods, network, preprocessing, device, others)
     units = {name: Calibration.fit(scores.healthy, confidence=confidence) for name, scores in healthy.items()}
     rows = {}
@@ -100,7 +121,7 @@ def benchmark(
     output_dir = Path(output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
     _write_csv(output_dir / "table.csv", rows)
-    (output_dir / "table.md").write_text(_markdown(rows, len(cases), len(healthy_cases), confidence), encoding="utf-8")
+    (output_dir / "table.md").write_text(_markdown(rows, len(cases), len(healthy_cases), seen, confidence), encoding="utf-8")
     save_curves(output_dir / "curves.png", {n: Pooled.of(k.masked(), k.lesions).curve() for n, k in kept.items()})
     last = next(reversed(methods))
     patients = patient_rows(kept, last, units[last].threshold(RATES[0]))
@@ -114,6 +135,19 @@ def benchmark(
         panels.append(CasePanel(title, case.intensity, case.lesion, np.where(case.brain, units[last](scores), 0)))
     save_cases(output_dir / "cases.png", panels)
     return rows
+
+
+def _rows_of(seen: Seen) -> list[str]:
+    return [RAW, *seen[1]]
+
+
+def _with_seen(kept: dict[str, MethodScores], seen: Seen, network, preprocessing, device) -> dict[str, MethodScores]:
+    """What was kept of each method, with the healthy voxels of the patients that the network has seen."""
+    if seen[0]:
+        for name, more in run_methods(*seen, network, preprocessing, device).items():
+            kept[name].healthy += more.healthy
+            kept[name].depths += more.depths
+    return kept
 
 
 def _interval(row: Mapping, key: str) -> str:
@@ -133,11 +167,14 @@ def _write_csv(path: Path, rows: Mapping[str, Mapping]) -> None:
             writer.writerow([name, *(f"{value:.6g}" for value in flat.values())])
 
 
-def _markdown(rows: Mapping[str, Mapping], patients: int, healthy: int, confidence: float | None) -> str:
+def _markdown(
+    rows: Mapping[str, Mapping], patients: int, healthy: int, seen: Seen, confidence: float | None
+) -> str:
     sure = f", with {100 * confidence:g} % confidence" if confidence else ""
+    more = f" (those of {', '.join(_rows_of(seen))}: of {healthy + len(seen[0])})" if seen[0] else ""
     lines = [
-        f"{patients} test patients; thresholds from the tumour-free slices of {healthy} others{sure}; 95 % intervals "
-        "by patient bootstrap. Best Dice is an upper bound: its threshold is chosen on the labels.",
+        f"{patients} test patients; thresholds from the tumour-free slices of {healthy} others{more}{sure}; 95 % "
+        "intervals by patient bootstrap. Best Dice is an upper bound: its threshold is chosen on the labels.",
         "",
         "| method | " + " | ".join(COLUMNS) + " |",
         "|---" * (len(COLUMNS) + 1) + "|",

@@ -16,7 +16,12 @@ from ..networks.anomaly_network import AnomalyNetwork
 from ..precision import autocast
 from ..scoring.guided import sharpened
 
-__all__ = ["SliceMethod"]
+__all__ = ["SliceMethod", "smoothed_across"]
+
+
+def smoothed_across(scores: np.ndarray, sigma: float) -> np.ndarray:
+    """Scores (…, Z) smoothed by a Gaussian across their slices; ``sigma`` in slices, 0 leaves them as they are."""
+    return ndimage.gaussian_filter1d(scores, sigma, axis=-1, mode="nearest") if sigma else scores
 
 
 class SliceMethod(Inferer):
@@ -105,9 +110,7 @@ class SliceMethod(Inferer):
             ):
                 parts.append(self.score(batch, which, network).float())
         scores = self.finished(torch.cat(parts)[..., : slices.shape[2], : slices.shape[3]], slices)
-        scores = scores.movedim(0, -1).cpu().numpy()
-        if self.across:
-            scores = ndimage.gaussian_filter1d(scores, self.across, axis=-1, mode="nearest")
+        scores = smoothed_across(scores.movedim(0, -1).cpu().numpy(), self.across)
         # What the preprocessing has put to zero (air, fill) is nothing to score.
         something = volume.amax(0).cpu().numpy() > 0
         return torch.from_numpy(np.where(something, scores, 0).astype(np.float32)).to(volume.device)

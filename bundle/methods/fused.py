@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
+from monai.data import MetaTensor
+from monai.inferers import Inferer
+from monai.utils import convert_to_dst_type
 from torch import nn
 
 from ..scoring.calibration import read_calibration
-from .base import SliceMethod
+from ..transforms.brain_depth import brain_depth
+from .base import smoothed_across
 
 __all__ = ["Fused"]
 
 
-class Fused(SliceMethod):
+class Fused(Inferer):
     """Weighted mean of −log10 of the healthy tail probabilities of several methods.
 
-    Every method is smoothed and sharpened in plane before its calibration, as where it was calibrated on its own.
+    Where the preprocessing has noted how deep in the brain a voxel lies (`bundle.transforms.brain_depth`), methods that
+    were calibrated by depth are asked how rare their score is at that depth.
 
     Args:
         methods: name in the calibration file → method.
@@ -25,7 +32,7 @@ class Fused(SliceMethod):
         shares: name → weight; equal by default.
         networks: name → part of a `FusedNetwork` that the method asks; by default all ask the network as it is.
         weights: weights files to check the entries against; none skips the check.
-        kwargs: of `SliceMethod`.
+        across: sigma of a Gaussian across slices over the mean, in slices; 0 for none.
 
     Raises:
         WeightsError: when an entry is missing, or is not for ``weights``.
@@ -33,24 +40,46 @@ class Fused(SliceMethod):
 
     def __init__(
         self,
-        methods: Mapping[str, SliceMethod],
+        methods: Mapping[str, Inferer],
         calibration: str | Path,
         shares: Mapping[str, float] | None = None,
         networks: Mapping[str, str] | None = None,
         weights: Sequence[str | Path] = (),
-        **kwargs,
+        across: float = 0.0,
     ) -> None:
-        super().__init__(**kwargs)
-        self.methods, self.networks = dict(methods), dict(networks or {})
+        self.methods, self.networks, self.across = dict(methods), dict(networks or {}), across
         shares = dict(shares or dict.fromkeys(self.methods, 1.0))
         self.shares = {name: shares[name] / sum(shares.values()) for name in self.methods}
+        self.calibration, self.weights = Path(calibration), tuple(weights)
         self.calibrations = {name: read_calibration(calibration, name, weights) for name in self.methods}
 
-    def score(self, slices: torch.Tensor, numbers: torch.Tensor, network: nn.Module) -> torch.Tensor:
-        total = torch.zeros_like(slices[:, :1], dtype=torch.float32)
+    def with_entries(self, entries: Mapping[str, str]) -> Fused:
+        """The same, some methods with another entry of the calibration file: method → entry."""
+        twin = copy.copy(self)
+        read = {name: read_calibration(self.calibration, entry, self.weights) for name, entry in entries.items()}
+        twin.calibrations = {**self.calibrations, **read}
+        return twin
+
+    def __call__(self, inputs: torch.Tensor, network: nn.Module, *args, **kwargs) -> torch.Tensor:
+        """Map volumes.
+
+        Args:
+            inputs: (B, C, X, Y, Z) on the model's grid, from the preprocessing.
+            network: the network, or networks, of the methods.
+
+        Returns:
+            float32 (B, 1, X, Y, Z), zero where the volume is.
+        """
+        depth = brain_depth(inputs)
+        total = np.zeros((len(inputs), 1, *inputs.shape[2:]), np.float32)
         for name, method in self.methods.items():
             asked = network.parts[self.networks[name]] if name in self.networks else network
-            raw = method.finished(method.score(slices, numbers, asked).float(), slices)
-            values = self.calibrations[name](raw.cpu().numpy())
-            total += self.shares[name] * torch.from_numpy(values).to(total.device)
-        return total
+            raw = method(inputs, asked).cpu().numpy()
+            total += self.shares[name] * self.calibrations[name](raw, _like(depth, raw))
+        total = smoothed_across(total, self.across) * (inputs.amax(1, keepdim=True) > 0).cpu().numpy()
+        maps = torch.from_numpy(total).to(inputs.device)
+        return convert_to_dst_type(maps, inputs)[0] if isinstance(inputs, MetaTensor) else maps
+
+
+def _like(depth: np.ndarray | None, raw: np.ndarray) -> np.ndarray | None:
+    return None if depth is None else np.broadcast_to(depth, raw.shape)

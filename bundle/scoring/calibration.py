@@ -13,6 +13,7 @@ import json
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -22,16 +23,18 @@ from monai.transforms import MapTransform
 
 from ..errors import WeightsError
 from ..io.files import whole_file
+from .tail import Table, tail_table, values_of
 
 __all__ = ["Calibrated", "Calibration", "read_calibration", "weights_hash", "write_calibration"]
 
-POINTS = 121  # of the table, evenly spread over the logarithm of the tail
-DRAWS = 2000  # of patients, for the bound of the tail
+#: Bounds of the layers of the brain that have a table of their own, mm below its surface.
+DEPTHS_MM = (0.0, 4.0, 8.0, 13.0, 20.0, 32.0)
+LEAST_VOXELS = 5000  # a layer that has fewer takes the table of all
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Table of raw score → −log10 of the healthy tail probability, both rising.
+    """Table of raw score → −log10 of the healthy tail probability, both rising; for all of the organ, or by depth.
 
     Attributes:
         score: raw scores.
@@ -40,6 +43,7 @@ class Calibration:
         weights: hash of the weights (`weights_hash`).
         settings: of the method.
         confidence: of the bound; None where the tail is that of the voxels as they are.
+        layers: a table for each layer of `DEPTHS_MM`, where scores were calibrated by depth too.
     """
 
     score: tuple[float, ...] = field(repr=False)
@@ -48,6 +52,7 @@ class Calibration:
     weights: str
     settings: dict = field(default_factory=dict)
     confidence: float | None = None
+    layers: tuple[Table, ...] = field(default=(), repr=False)
 
     @classmethod
     def fit(
@@ -56,6 +61,7 @@ class Calibration:
         weights: str = "",
         settings: dict | None = None,
         confidence: float | None = None,
+        depths: Sequence[np.ndarray] | None = None,
     ) -> Calibration:
         """Make the table. It ends where ten voxels are left; higher scores go on along the slope of its last decade.
 
@@ -64,56 +70,38 @@ class Calibration:
             weights, settings: to keep with it.
             confidence: share of draws of as many patients (bootstrap) whose tail may at most be as heavy as the
                 table says; None, or a single patient, takes the pooled tail.
+            depths: of the same voxels below the surface of the organ, mm; adds the tables of the layers.
 
         Raises:
             ValueError: when no voxel is given, or ``confidence`` is not between 0 and 1.
         """
-        if confidence is not None and not 0 < confidence < 1:
-            raise ValueError(f"confidence {confidence} is not between 0 and 1")
-        patients = [np.sort(np.asarray(one, dtype=np.float64).ravel()) for one in healthy if np.size(one)]
-        if not patients:
-            raise ValueError("no healthy voxel to calibrate on")
-        pooled = np.concatenate(patients)
-        deepest = np.log10(max(len(pooled) / 10, 10))
-        value = np.linspace(0, deepest, POINTS)
-        score = np.quantile(pooled, 1 - 10.0**-value)
-        score, first = np.unique(score, return_index=True)  # equal scores: the lowest value, so that ties are healthy
-        value = value[first]
-        if confidence is not None and len(patients) > 1:
-            value = np.minimum(value, -np.log10(_tail_bound(patients, score, confidence)))
-        return cls(tuple(score.tolist()), tuple(value.tolist()), len(pooled), weights, settings or {}, confidence)
+        table, layers = tail_table(healthy, confidence), []
+        for nearest, deepest in zip(DEPTHS_MM, (*DEPTHS_MM[1:], np.inf), strict=True) if depths is not None else ():
+            pairs = zip(healthy, depths, strict=True)
+            layer = [scores[(depth >= nearest) & (depth < deepest)] for scores, depth in pairs]
+            layers.append(tail_table(layer, confidence) if sum(map(len, layer)) >= LEAST_VOXELS else table)
+        return cls(*table, sum(map(np.size, healthy)), weights, settings or {}, confidence, tuple(layers))
 
     def threshold(self, rate: float) -> float:
         """The raw score that this share of healthy voxels reaches (0 < ``rate`` < 1), at most at the table's end."""
         return float(np.interp(-np.log10(rate), self.value, self.score))
 
-    def __call__(self, score: np.ndarray) -> np.ndarray:
-        """Raw scores of any shape → values; 0 for a score of 0, strictly rising above the table."""
-        known_score, known_value = np.array(self.score), np.array(self.value)
-        # The slope of the last decade: between the last two points it hangs on a handful of voxels.
-        decade = min(int(np.searchsorted(known_value, known_value[-1] - 1)), len(known_value) - 2)
-        slope = (known_value[-1] - known_value[decade]) / (known_score[-1] - known_score[decade])
-        score = np.asarray(score)
-        above = score[score > 0]  # most of a map is 0 and stays so
-        beyond = np.clip(above - known_score[-1], 0, None) * slope
-        value = np.zeros(score.shape, np.float32)
-        value[score > 0] = np.interp(above, known_score, known_value) + beyond
+    def __call__(self, score: np.ndarray, depth: np.ndarray | None = None) -> np.ndarray:
+        """Raw scores of any shape → values; 0 for a score of 0, strictly rising above the table.
+
+        ``depth`` of the same voxels, mm, asks the tables of the layers, between whose middles values are interpolated;
+        without it, or without layers, one table is for all.
+        """
+        if depth is None or not self.layers:
+            return values_of((self.score, self.value), score)
+        middles = [*(np.mean(pair) for pair in pairwise(DEPTHS_MM)), DEPTHS_MM[-1]]
+        place = np.interp(depth, middles, np.arange(len(middles)))
+        value = np.zeros(np.shape(score), np.float32)
+        for number, table in enumerate(self.layers):
+            share = np.clip(1 - np.abs(place - number), 0, 1)
+            near = share > 0
+            value[near] += share[near] * values_of(table, np.asarray(score)[near])
         return value
-
-
-def _tail_bound(patients: Sequence[np.ndarray], score: np.ndarray, confidence: float) -> np.ndarray:
-    """P(healthy score ≥ score) that ``confidence`` of the draws of as many patients stay below; falls with the score.
-
-    Args:
-        patients: rising scores of each.
-        score: (points,).
-    """
-    above = np.array([len(one) - np.searchsorted(one, score, side="left") for one in patients])
-    voxels = np.array([len(one) for one in patients])
-    draws = np.random.RandomState(0).multinomial(len(patients), np.full(len(patients), 1 / len(patients)), DRAWS)
-    tails = (draws @ above) / (draws @ voxels)[:, None]
-    # A draw may have left out the few patients that reach so high: then the pooled tail, which is never zero, counts.
-    return np.maximum(np.quantile(tails, confidence, axis=0), above.sum(0) / voxels.sum())
 
 
 class Calibrated(MapTransform):
@@ -197,9 +185,11 @@ def write_calibration(path: str | Path, method: str, calibration: Calibration) -
     """Add or replace the entry of a method; the file is replaced whole."""
     path = Path(path)
     entries = json.loads(path.read_text()) if path.exists() else {}
-    rounded = {
-        key: [round(v, 7) for v in values] if isinstance(values, tuple) else values
-        for key, values in asdict(calibration).items()
-    }
+    entry = {key: _rounded(value) for key, value in asdict(calibration).items() if value != ()}
     with whole_file(path) as temporary:
-        temporary.write_text(json.dumps({**entries, method: rounded}) + "\n")
+        temporary.write_text(json.dumps({**entries, method: entry}) + "\n")
+
+
+def _rounded(value: object) -> object:
+    """Numbers in tuples, however deep, to seven digits after the point."""
+    return [round(v, 7) if isinstance(v, float) else _rounded(v) for v in value] if isinstance(value, tuple) else value

@@ -1,0 +1,56 @@
+"""How deep in the brain a voxel lies: cortex and its borders are brighter, and vary more, than what is beneath."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform, SpatialResample
+from scipy import ndimage
+
+__all__ = ["DEPTH", "BrainDepthd", "brain_depth"]
+
+#: Entry of a scan's meta data: depth below the brain's surface (X, Y, Z), mm, float16, 0 outside.
+DEPTH = "brain_depth_mm"
+
+
+class BrainDepthd(MapTransform):
+    """Note in a scan's meta data how deep below the brain's surface each of its voxels lies, within its axial slice.
+
+    In the meta data, because that is what travels with the image to a method, whoever calls it.
+
+    Args:
+        keys: keys of scans (C, X, Y, Z) on the model's grid.
+        mask_key: of the brain mask (1, X, Y, Z), on any grid of the same head.
+    """
+
+    def __init__(self, keys: KeysCollection, mask_key: str = "brain") -> None:
+        super().__init__(keys)
+        self.mask_key = mask_key
+        self.resample = SpatialResample(mode="bilinear", padding_mode="zeros", align_corners=False, dtype=torch.float32)
+
+    def __call__(self, data: Mapping[Hashable, MetaTensor]) -> dict:
+        d = dict(data)
+        for key in self.key_iterator(d):
+            scan = d[key]
+            mask = self.resample(d[self.mask_key], dst_affine=scan.affine, spatial_size=scan.shape[1:])
+            brain, spacing = mask.numpy()[0] > 0.5, [float(s) for s in scan.pixdim[:2]]
+            # A frame of nothing around it: a brain that the field of view cuts off ends there.
+            framed = np.pad(brain, ((1, 1), (1, 1), (0, 0)))
+            depths = [ndimage.distance_transform_edt(framed[..., z], sampling=spacing) for z in range(brain.shape[-1])]
+            depth = np.stack(depths, axis=-1)[1:-1, 1:-1].astype(np.float16)
+            meta = {**scan.meta, DEPTH: torch.from_numpy(depth)}
+            d[key] = MetaTensor(scan.as_tensor(), meta=meta, applied_operations=scan.applied_operations)
+        return d
+
+
+def brain_depth(scans: torch.Tensor) -> np.ndarray | None:
+    """The depths of scans (B, C, X, Y, Z) or (C, X, Y, Z), mm, that broadcast over them; None where nobody noted any."""
+    depth = scans.meta.get(DEPTH) if isinstance(scans, MetaTensor) else None
+    if depth is None:
+        return None
+    depth = np.asarray(depth, dtype=np.float32)
+    return depth.reshape(*(-1, 1)[: scans.ndim - 3], *scans.shape[-3:])
