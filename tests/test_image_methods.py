@@ -172,7 +172,9 @@ def test_another_entry_stands_for_patients_that_were_seen(fusion, parts):
     method = Fused(methods, path)
     seen = method.with_entries({"flips": "flips_seen"})
     known, network = method(volume, parts.parts["flips"]).numpy(), parts.parts["flips"]
-    expected = (Calibration.fit([2 * raw["flips"]])(raw["flips"]) + method.calibrations["intensity"](raw["intensity"])) / 2
+    expected = (
+        Calibration.fit([2 * raw["flips"]])(raw["flips"]) + method.calibrations["intensity"](raw["intensity"])
+    ) / 2
     np.testing.assert_allclose(seen(volume, network).numpy(), expected, atol=1e-3)
     np.testing.assert_array_equal(method(volume, network).numpy(), known)
 

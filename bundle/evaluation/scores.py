@@ -97,7 +97,9 @@ def score_case(
 def inverted(item: dict, values: torch.Tensor, preprocessing: Callable) -> MetaTensor:
     """Values (1, X, Y, Z) on the model's grid, back on the scan's own."""
     image = item["image"]
-    values = MetaTensor(torch.as_tensor(np.asarray(values)), meta=image.meta, applied_operations=image.applied_operations)
+    values = MetaTensor(
+        torch.as_tensor(np.asarray(values)), meta=image.meta, applied_operations=image.applied_operations
+    )
     return _inverted(values, preprocessing, "image")
 
 

@@ -121,7 +121,9 @@ def benchmark(
     output_dir = Path(output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
     _write_csv(output_dir / "table.csv", rows)
-    (output_dir / "table.md").write_text(_markdown(rows, len(cases), len(healthy_cases), seen, confidence), encoding="utf-8")
+    (output_dir / "table.md").write_text(
+        _markdown(rows, len(cases), len(healthy_cases), seen, confidence), encoding="utf-8"
+    )
     save_curves(output_dir / "curves.png", {n: Pooled.of(k.masked(), k.lesions).curve() for n, k in kept.items()})
     last = next(reversed(methods))
     patients = patient_rows(kept, last, units[last].threshold(RATES[0]))
@@ -167,9 +169,7 @@ def _write_csv(path: Path, rows: Mapping[str, Mapping]) -> None:
             writer.writerow([name, *(f"{value:.6g}" for value in flat.values())])
 
 
-def _markdown(
-    rows: Mapping[str, Mapping], patients: int, healthy: int, seen: Seen, confidence: float | None
-) -> str:
+def _markdown(rows: Mapping[str, Mapping], patients: int, healthy: int, seen: Seen, confidence: float | None) -> str:
     sure = f", with {100 * confidence:g} % confidence" if confidence else ""
     more = f" (those of {', '.join(_rows_of(seen))}: of {healthy + len(seen[0])})" if seen[0] else ""
     lines = [

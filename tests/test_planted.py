@@ -1,0 +1,53 @@
+"""Planted lesions: of the size, brightness and place that was asked for, and nothing else of the scan changes."""
+
+import numpy as np
+import pytest
+
+from bundle.evaluation.planted import plant_lesions
+
+SPACING = (1.0, 1.0, 5.0)
+
+
+@pytest.fixture
+def flat():
+    """A flat brain of 100 in a head of 30: scan, brain mask, healthy slices."""
+    scan, brain = np.full((90, 100, 20), 30.0, np.float32), np.zeros((90, 100, 20), bool)
+    brain[10:80, 10:90, 2:18] = True
+    scan[brain] = 100
+    healthy = np.ones(20, bool)
+    healthy[12:] = False
+    return scan, brain, healthy
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_lesions_are_where_they_may_be(flat, seed):
+    scan, brain, healthy = flat
+    made = plant_lesions(scan, brain, healthy, SPACING, np.random.RandomState(seed))
+    assert 6 <= made.count < 25
+    assert made.lesion.any()
+    changed = made.scan != scan
+    assert (made.scan >= scan).all()
+    assert not changed[~brain].any()
+    assert not changed[..., ~healthy].any()
+    assert changed[made.lesion].all()
+
+
+def test_a_lesion_has_the_size_and_brightness_that_was_asked_for(flat):
+    (scan, brain, _), fine, healthy = flat, (1.0, 1.0, 1.5), np.ones(20, bool)
+    made = plant_lesions(scan, brain, healthy, fine, np.random.RandomState(0), (1, 2), (8.0, 8.0001), (0.5, 0.5001))
+    assert made.count == 1
+    assert 1.5 * made.lesion.sum() == pytest.approx(4 / 3 * np.pi * 4**3, rel=0.1)
+    assert (made.scan - scan).max() == pytest.approx(50, rel=0.01)
+
+
+def test_in_thick_slices_a_lesion_fills_a_part_of_a_voxel(flat):
+    scan, brain, healthy = flat
+    made = plant_lesions(scan, brain, healthy, SPACING, np.random.RandomState(0), (1, 2), (3.0, 3.0001), (0.5, 0.5001))
+    assert 0 < (made.scan - scan).max() < 45, "3 mm in slices of 5 mm"
+
+
+def test_without_tissue_nothing_is_planted(flat):
+    scan, brain, _ = flat
+    made = plant_lesions(scan, brain, np.zeros(20, bool), SPACING, np.random.RandomState(0))
+    assert made.count == 0
+    np.testing.assert_array_equal(made.scan, scan)
