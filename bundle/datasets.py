@@ -14,8 +14,18 @@ from pathlib import Path
 from .cases import brats_cases, find_scans, lesion_cases, with_brain_masks
 from .errors import EXIT_CODES, DatasetError
 from .oct_cases import find_oct, normal_oct_cases, oct_cases
+from .transforms.contrast import CONTRAST
 
-__all__ = ["LAYOUTS", "MODALITIES", "find_modality", "read_split", "scans_to_run", "select_subjects", "training_cases"]
+__all__ = [
+    "LAYOUTS",
+    "MODALITIES",
+    "find_modality",
+    "read_split",
+    "scans_to_run",
+    "select_subjects",
+    "t1w_cases",
+    "training_cases",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -124,6 +134,11 @@ def training_cases(
     if not chosen:
         raise DatasetError(root, f"no {part} case among {len(cases)}", "Give a split file with --split")
     return chosen
+
+
+def t1w_cases(root: str | Path) -> list[dict]:
+    """T1w scans of healthy people (`bundle.cases.find_scans`), said to be T1w, so that they are painted like FLAIR."""
+    return [{**case, CONTRAST: "T1w"} for case in find_scans(root, "T1w")]
 
 
 def _dealt(subject: str) -> str:

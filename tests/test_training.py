@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -105,6 +106,13 @@ def test_autoencoder_then_denoiser_then_resume(tmp_path, bids_folder, autoencode
     assert len(list((tmp_path / "denoiser").glob("checkpoint_epoch=*.pt"))) == 2
 
 
+def test_t1w_of_healthy_people_trains_beside_flair(tmp_path, bids_folder, autoencoder):
+    log = run(tmp_path, "denoiser", bids_folder, extra=["healthy_t1w.json"], healthy_t1w_dir=str(bids_folder))
+    assert "val_auprc" in log
+    flair, t1w, _ = (int(n) for n in re.findall(r"(\d+) healthy slices of", log))
+    assert 0 < t1w < flair * 6 / 4, "every fourth slice of six scans, against the tumour-free slices of four"
+
+
 @pytest.mark.parametrize(("recipe", "metric"), [("disyre", "val_auprc"), ("mdps", "val_mse")])
 def test_recipes_of_the_other_methods(tmp_path, bids_folder, recipe, metric):
     log = run(tmp_path, recipe, bids_folder, base=SMALL_UNET)
@@ -163,6 +171,12 @@ def test_slices_with_lesion_and_their_neighbours_are_left_out():
     torch.testing.assert_close(dataset.slices[0].float(), image[..., 0], atol=1e-3, rtol=0)
     torch.testing.assert_close(dataset.slices[1].float(), image[..., 4], atol=1e-3, rtol=0)
     assert dataset[0]["image"].shape == (1, 8, 8)
+
+
+def test_every_so_many_slices_are_taken():
+    image = torch.arange(1, 8).float().expand(1, 8, 8, 7) / 10
+    dataset = SliceDataset([{}], lambda case: {"image": image}, every=3)
+    assert [round(float(one[0, 0, 0]), 1) for one in dataset.slices] == [0.1, 0.4, 0.7]
 
 
 def test_seeded_items_repeat(head):

@@ -42,7 +42,7 @@ def tail_table(healthy: Sequence[np.ndarray], confidence: float | None = None) -
 
 
 def values_of(table: Table, score: np.ndarray) -> np.ndarray:
-    """Raw scores of any shape → float32 values: 0 for a score of 0; above the table on along its last decade's slope."""
+    """Raw scores of any shape → float32 values: 0 for a score of 0; beyond the table, the slope of its last decade."""
     known_score, known_value = map(np.asarray, table)
     # The slope of the last decade: between the last two points it hangs on a handful of voxels.
     decade = min(int(np.searchsorted(known_value, known_value[-1] - 1)), len(known_value) - 2)

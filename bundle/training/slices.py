@@ -33,6 +33,7 @@ class SliceDataset(Dataset, Randomizable):
         min_region: least part of the frame that must lie in the mask.
         region_key: of the mask of the organ.
         seed: makes every item draw its own reproducible randomness (for validation); None draws anew each time.
+        every: take every so many slices of a scan; neighbours in thin slices are much alike.
 
     Raises:
         DatasetError: when no slice is left.
@@ -47,8 +48,9 @@ class SliceDataset(Dataset, Randomizable):
         min_region: float = 0.0,
         region_key: str = "brain",
         seed: int | None = None,
+        every: int = 1,
     ) -> None:
-        self.transform, self.seed = transform, seed
+        self.transform, self.seed, self.every = transform, seed, every
         self.min_foreground, self.min_region, self.region_key = min_foreground, min_region, region_key
         self.slices: list[torch.Tensor] = []
         self.regions: list[torch.Tensor] = []
@@ -65,6 +67,7 @@ class SliceDataset(Dataset, Randomizable):
     def _add(self, number: int, case: dict) -> None:
         image = torch.as_tensor(np.asarray(case["image"])).half().movedim(-1, 0)
         healthy = (image > 0.05).float().mean((1, 2, 3)) >= self.min_foreground
+        healthy &= torch.arange(len(image)) % self.every == 0
         if "label" in case:
             healthy &= torch.from_numpy(free_slices(np.asarray(case["label"]).max(0) > 0))
         if self.region_key in case:

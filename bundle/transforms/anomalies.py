@@ -81,6 +81,11 @@ def offset(rng, image, donor) -> torch.Tensor:
     return image + rng.choice([-1, 1]) * rng.uniform(0.06, 0.45)
 
 
+def brighter(rng, image, donor) -> torch.Tensor:
+    """The tissue itself, brighter: what small lesions of the white matter are on FLAIR."""
+    return image + rng.uniform(0.05, 0.35)
+
+
 def oedema(rng, image, donor) -> torch.Tensor:
     """Brighter or darker tissue of one kind: the change is for intensities around a random one, and spares others."""
     tissue = image[:, image.amax(0) > AIR]
@@ -128,6 +133,7 @@ TEXTURES: dict[str, Callable] = {
     "foreign": foreign,
     "constant": constant,
     "offset": offset,
+    "brighter": brighter,
     "oedema": oedema,
     "cavity": cavity,
     "mottled": mottled,

@@ -64,10 +64,22 @@ class RandScannerd(MapTransform, Randomizable):
         mask_keys: keys of masks that take the same pose.
         strength: 0 leaves the slice as it is, 1 is for training.
         strip: how often the skull is stripped, where there is a ``brain`` among the masks.
+        scale: most that intensities are multiplied by more or less.
+        gamma: least and most power of intensities.
+        bias: most of a bias field's coefficients.
+
+    Scans that were brought to a standard contrast want little of the last three.
     """
 
     def __init__(
-        self, keys: KeysCollection, mask_keys: KeysCollection = (), strength: float = 1.0, strip: float = 0.0
+        self,
+        keys: KeysCollection,
+        mask_keys: KeysCollection = (),
+        strength: float = 1.0,
+        strip: float = 0.0,
+        scale: float = 0.25,
+        gamma: tuple[float, float] = (0.7, 1.5),
+        bias: float = 0.2,
     ) -> None:
         super().__init__(keys)
         self.mask_keys = ensure_tuple(mask_keys)
@@ -88,9 +100,9 @@ class RandScannerd(MapTransform, Randomizable):
                     allow_missing_keys=True,
                 ),
                 RandStripSkulld(self.keys, prob=strip * s),
-                RandBiasFieldd(self.keys, prob=0.35 * s, degree=3, coeff_range=(0.0, 0.2)),
-                RandScaleIntensityd(self.keys, prob=0.8 * s, factors=0.25),
-                RandAdjustContrastd(self.keys, prob=0.5 * s, gamma=(0.7, 1.5)),
+                RandBiasFieldd(self.keys, prob=0.35 * s, degree=3, coeff_range=(0.0, bias)),
+                RandScaleIntensityd(self.keys, prob=0.8 * s, factors=scale),
+                RandAdjustContrastd(self.keys, prob=0.5 * s, gamma=gamma),
                 RandSimulateLowResolutiond(
                     self.keys,
                     prob=0.15 * s,

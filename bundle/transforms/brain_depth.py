@@ -48,7 +48,7 @@ class BrainDepthd(MapTransform):
 
 
 def brain_depth(scans: torch.Tensor) -> np.ndarray | None:
-    """The depths of scans (B, C, X, Y, Z) or (C, X, Y, Z), mm, that broadcast over them; None where nobody noted any."""
+    """The depths of scans ((B,) C, X, Y, Z), mm, of a shape that broadcasts over them; None where nobody noted any."""
     depth = scans.meta.get(DEPTH) if isinstance(scans, MetaTensor) else None
     if depth is None:
         return None
