@@ -41,6 +41,7 @@ from bundle.networks.weights import load_weights
 from bundle.precision import autocast
 from bundle.report.figures import save_sweep
 from bundle.scoring.calibration import Calibration
+from bundle.transforms.brain_depth import depth_in_slices
 from bundle.transforms.head import free_slices
 
 #: What is tried on the scores of every method, in plane: name → smoothing and sharpening, see `SliceMethod`.
@@ -49,13 +50,15 @@ FINISHES = {
     **{f"smoothed by {sigma:g}": (sigma, 0) for sigma in (1.0, 2.0, 3.0)},
     **{f"sharpened within {radius}": (0.0, radius) for radius in (2, 4, 6)},
 }
-ACROSS = (0.0, 0.5, 0.7, 1.0)  # tried on whole volumes
+ACROSS = (0.0, 0.4, 0.5, 0.7)  # tried on whole volumes
+SPACING = 1.875  # of the model's grid, mm
 LEVELS = (25, 50, 100, 200, 400)
 THRESHOLDS = (0.1, 0.2, 0.3, 0.5)
 RATES = (0.01, 0.001)  # of healthy bits that may exceed P
 MDPS, DISYRE = "MDPS", "DISYRE"
 FLIPS, ONCE, SMEARED = "structured flips", "structured flips, not mirrored", "structured flips smoothed, not sharpened"
 PLAIN, SMOOTH, SHARP = "intensity", "intensity smoothed", "intensity sharpened by itself"
+BY_DEPTH = "intensity by depth"
 #: What can be fused.
 PARTS = {
     FLIPS: StructuredFlips("both", mirrored=True, sharpening=4),
@@ -65,18 +68,19 @@ PARTS = {
     PLAIN: Intensity(),
     SMOOTH: Intensity(smoothing=2.0),
     SHARP: Intensity(sharpening=4),
+    BY_DEPTH: Intensity(),
 }
 #: Shares of the parts that are tried.
 FUSIONS = (
     *({part: 1} for part in PARTS),
     {FLIPS: 0.5, SMOOTH: 0.5},
-    {FLIPS: 0.65, PLAIN: 0.35},
     {FLIPS: 0.5, PLAIN: 0.5},
-    {FLIPS: 0.35, PLAIN: 0.65},
-    {ONCE: 0.5, PLAIN: 0.5},
-    {SMEARED: 0.5, PLAIN: 0.5},
-    {FLIPS: 0.5, DISYRE: 0.25, PLAIN: 0.25},
-    {FLIPS: 0.4, DISYRE: 0.2, PLAIN: 0.4},
+    {FLIPS: 0.65, BY_DEPTH: 0.35},
+    {FLIPS: 0.5, BY_DEPTH: 0.5},
+    {FLIPS: 0.35, BY_DEPTH: 0.65},
+    {ONCE: 0.5, BY_DEPTH: 0.5},
+    {SMEARED: 0.5, BY_DEPTH: 0.5},
+    {FLIPS: 0.4, DISYRE: 0.2, BY_DEPTH: 0.4},
 )
 #: Many anomalies of 3 to 10 mm across in a slice.
 SMALL = {"scattered": 1.0}
@@ -154,6 +158,11 @@ def tumours(dataset_dir: str) -> tuple[torch.Tensor, np.ndarray, np.ndarray, np.
     return torch.from_numpy(np.concatenate(parts[0])), *map(np.concatenate, parts[1:]), [len(p) for p in parts[0]]
 
 
+def depths(brain: np.ndarray) -> np.ndarray:
+    """Below the surface of the brain masks of slices (N, 1, H, W), mm, same shape."""
+    return np.moveaxis(depth_in_slices(np.moveaxis(brain[:, 0], 0, -1), (SPACING, SPACING)), -1, 0)[:, None]
+
+
 def in_batches(slices: torch.Tensor, function) -> torch.Tensor:
     """``function`` of slices and their numbers, 16 at a time."""
     with torch.no_grad(), autocast(slices.device):
@@ -183,14 +192,15 @@ def fusion(network, slices, wanted, inside, healthy, healthy_inside, counts=()) 
 
     ``inside``: what of each slice is brain; ``counts``: slices of each patient, to smooth across them.
     """
-    values = {}
+    values, depth, healthy_depth = {}, depths(inside), depths(healthy_inside)
     for part, method in PARTS.items():
 
         def finished(batch, numbers, method=method):
             return method.finished(method.score(batch, numbers, network).float(), batch)
 
         score = [in_batches(x, finished).numpy() for x in (healthy, slices)]
-        values[part] = Calibration.fit([score[0][healthy_inside]])(score[1])
+        deep = [healthy_depth[healthy_inside]] if part == BY_DEPTH else None
+        values[part] = Calibration.fit([score[0][healthy_inside]], depths=deep)(score[1], depth)
     rows = []
     for shares, across in itertools.product(FUSIONS, ACROSS if counts else ACROSS[:1]):
         fused = sum(share * values[part] for part, share in shares.items())

@@ -22,7 +22,7 @@ from bundle import bundle_root
 from bundle.datasets import read_split, training_cases
 from bundle.evaluation.metrics import Pooled
 from bundle.evaluation.patients import write_rows
-from bundle.evaluation.protocol import RAW, dice, run_methods
+from bundle.evaluation.protocol import RAW, RAW_SMOOTHED, dice, run_methods
 from bundle.methods.intensity import Intensity
 from bundle.scoring.calibration import read_calibration
 
@@ -115,7 +115,7 @@ def scored(hospital: str, dataset_dir: str, folder: Path) -> dict[str, list[Pati
     cases = training_cases(dataset_dir, "test", "bids_lesion", str(split_without(hospital, folder)))
     patients = {}
     for name, kept in run_methods(cases, methods, *parts).items():
-        if name == RAW:
+        if name in (RAW, RAW_SMOOTHED):
             continue
         units = np.asarray if name == BASELINE else read_calibration(folder / "calibration.json", name)
         columns = zip(kept.names, kept.masked(), kept.lesions, kept.healthy, strict=True)

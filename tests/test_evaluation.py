@@ -55,7 +55,7 @@ def test_a_map_returns_to_the_voxels_of_its_lesion(bids_folder, preprocessing, n
 def test_the_row_of_a_method(bids_folder, preprocessing, network):
     cases = lesion_cases(bids_folder)
     kept = run_methods(cases[:4], {"oracle": Oracle(), "plain": Intensity()}, network, preprocessing, CPU)
-    assert list(kept) == ["raw intensity", "oracle", "plain"]
+    assert list(kept) == ["raw intensity", "raw intensity, smoothed", "oracle", "plain"]
     others = run_methods(cases[4:], {"oracle": Oracle()}, network, preprocessing, CPU)["oracle"]
     thresholds = {rate: float(np.quantile(healthy_scores(others), 1 - rate)) for rate in RATES}
     row = evaluate(kept["oracle"], thresholds)
@@ -85,6 +85,24 @@ def test_calibration_keeps_its_promise(bids_folder, preprocessing, network, tmp_
         assert (table(healthy_scores(kept)) >= -np.log10(rate)).mean() == pytest.approx(rate, rel=0.2)
 
 
+def test_patients_that_the_network_has_seen_count_beside_the_others(bids_folder, preprocessing, network, tmp_path):
+    weights, path = tmp_path / "model.pt", tmp_path / "calibration.json"
+    torch.save(network.state_dict(), weights)
+    cases, methods = lesion_cases(bids_folder), {"oracle": Oracle()}
+    rest = (network, preprocessing, CPU, path, [weights])
+    calibrate(cases, methods, *rest, by_depth=True)
+    together = read_calibration(path, "oracle")
+    calibrate(cases[:2], methods, *rest, seen=(cases[2:], methods), by_depth=True)
+    apart = read_calibration(path, "oracle")
+    assert apart.voxels == together.voxels
+    assert apart.score == together.score
+    assert apart.layers == together.layers
+    calibrate(cases[:2], methods, *rest)
+    alone = read_calibration(path, "oracle")
+    assert alone.voxels < together.voxels
+    assert not alone.layers
+
+
 def test_the_table_on_disk(bids_folder, preprocessing, network, tmp_path):
     cases = lesion_cases(bids_folder)
     methods = {"oracle": Oracle()}
@@ -92,7 +110,11 @@ def test_the_table_on_disk(bids_folder, preprocessing, network, tmp_path):
     lines = (tmp_path / "table.md").read_text(encoding="utf-8").splitlines()
     assert "3 test patients" in lines[0]
     assert "with 80 % confidence" in lines[0]
-    assert [line.split("|")[1].strip() for line in lines[4:]] == ["raw intensity", "oracle"]
+    assert [line.split("|")[1].strip() for line in lines[4:]] == [
+        "raw intensity",
+        "raw intensity, smoothed",
+        "oracle",
+    ]
     with (tmp_path / "table.csv").open() as file:
         stored = {row["method"]: row for row in csv.DictReader(file)}
     assert float(stored["oracle"]["auprc_head"]) == pytest.approx(rows["oracle"]["auprc_head"], rel=1e-4)

@@ -17,13 +17,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from monai.inferers import Inferer
+from scipy import ndimage
 from sklearn.metrics import roc_auc_score
 from tqdm import tqdm
 
 from .metrics import Pooled, bootstrap_interval
 from .scores import Prepared, prepare, score_case
 
-__all__ = ["RATES", "RAW", "SIZES", "MethodScores", "dice", "evaluate", "healthy_scores", "run_methods"]
+__all__ = ["RATES", "RAW", "RAW_SMOOTHED", "SIZES", "MethodScores", "dice", "evaluate", "healthy_scores", "run_methods"]
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +32,9 @@ logger = logging.getLogger(__name__)
 RATES = (0.01, 0.001)
 #: The scan's own values as a map: plain thresholding, without any network or resampling.
 RAW = "raw intensity"
+#: The same, smoothed as far as the smoothed intensity on the model's grid.
+RAW_SMOOTHED = "raw intensity, smoothed"
+SMOOTHED_MM, SMOOTHED_ACROSS = 3.75, 0.7  # sigma in plane, and across slices in slices
 #: Thirds of the patients, by the volume of their lesion.
 SIZES = ("small", "medium", "large")
 
@@ -87,10 +91,12 @@ def run_methods(
 ) -> dict[str, MethodScores]:
     """Every method, and the raw intensity, on every case; ``others``: methods that ask a network of their own."""
     others = others or {}
-    kept = {name: MethodScores() for name in (RAW, *methods)}
+    kept = {name: MethodScores() for name in (RAW, RAW_SMOOTHED, *methods)}
     for one in tqdm(cases, desc="cases", disable=None):
         case = prepare(one, preprocessing)
         kept[RAW].add(case, case.intensity, 0.0)
+        sigma = [SMOOTHED_MM / case.spacing[0], SMOOTHED_MM / case.spacing[1], SMOOTHED_ACROSS]
+        kept[RAW_SMOOTHED].add(case, ndimage.gaussian_filter(case.intensity, sigma), 0.0)
         for name, method in methods.items():
             result = score_case(case, method, others.get(name, network), preprocessing, device)
             kept[name].add(case, result.scores, result.seconds)

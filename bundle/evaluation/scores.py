@@ -32,7 +32,7 @@ class Prepared:
         head: voxels that count: air outside does not, unless an expert marked it.
         brain: the brain mask of the preprocessing, at the scan's resolution.
         healthy: (Z,) whether a slice has head and no lesion, nor its neighbours any.
-        voxel_ml: volume of a voxel.
+        spacing: voxel size, mm.
         depth: below the brain's surface, mm, float16; zero throughout where the preprocessing notes none.
     """
 
@@ -43,8 +43,13 @@ class Prepared:
     head: np.ndarray
     brain: np.ndarray
     healthy: np.ndarray
-    voxel_ml: float
+    spacing: tuple[float, float, float]
     depth: np.ndarray
+
+    @property
+    def voxel_ml(self) -> float:
+        """Volume of a voxel."""
+        return float(np.prod(self.spacing)) / 1000
 
 
 @dataclass
@@ -77,7 +82,7 @@ def prepare(case: dict, preprocessing: Callable) -> Prepared:
         head=head | lesion,
         brain=to_axial(_inverted(item["brain"], preprocessing, "brain"))[0].numpy() > 0.5,
         healthy=head.any((0, 1)) & free_slices(lesion),
-        voxel_ml=float(np.prod(spacing)) / 1000,
+        spacing=spacing,
         depth=to_axial(inverted(item, depth, preprocessing))[0].numpy().astype(np.float16),
     )
 

@@ -15,7 +15,7 @@ from ..report.figures import CasePanel, save_cases, save_curves
 from ..scoring.calibration import Calibration, weights_hash, write_calibration
 from .metrics import Pooled
 from .patients import chosen_cases, group_rows, patient_rows, write_rows
-from .protocol import RATES, RAW, SIZES, MethodScores, evaluate, run_methods
+from .protocol import RATES, RAW, RAW_SMOOTHED, SIZES, MethodScores, evaluate, run_methods
 from .scores import prepare, score_case
 
 __all__ = ["benchmark", "calibrate"]
@@ -140,7 +140,7 @@ def benchmark(
 
 
 def _rows_of(seen: Seen) -> list[str]:
-    return [RAW, *seen[1]]
+    return [RAW, RAW_SMOOTHED, *seen[1]]
 
 
 def _with_seen(kept: dict[str, MethodScores], seen: Seen, network, preprocessing, device) -> dict[str, MethodScores]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -11,10 +11,23 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform, SpatialResample
 from scipy import ndimage
 
-__all__ = ["DEPTH", "BrainDepthd", "brain_depth"]
+__all__ = ["DEPTH", "BrainDepthd", "brain_depth", "depth_in_slices"]
 
 #: Entry of a scan's meta data: depth below the brain's surface (X, Y, Z), mm, float16, 0 outside.
 DEPTH = "brain_depth_mm"
+
+
+def depth_in_slices(brain: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
+    """How deep in a mask (X, Y, Z) each voxel lies, within its slice; mm, 0 outside.
+
+    Args:
+        brain: bool.
+        spacing: in plane, mm.
+    """
+    # A frame of nothing around it: a brain that the field of view cuts off ends there.
+    framed = np.pad(brain, ((1, 1), (1, 1), (0, 0)))
+    depths = [ndimage.distance_transform_edt(framed[..., z], sampling=spacing) for z in range(brain.shape[-1])]
+    return np.stack(depths, axis=-1)[1:-1, 1:-1]
 
 
 class BrainDepthd(MapTransform):
@@ -37,12 +50,8 @@ class BrainDepthd(MapTransform):
         for key in self.key_iterator(d):
             scan = d[key]
             mask = self.resample(d[self.mask_key], dst_affine=scan.affine, spatial_size=scan.shape[1:])
-            brain, spacing = mask.numpy()[0] > 0.5, [float(s) for s in scan.pixdim[:2]]
-            # A frame of nothing around it: a brain that the field of view cuts off ends there.
-            framed = np.pad(brain, ((1, 1), (1, 1), (0, 0)))
-            depths = [ndimage.distance_transform_edt(framed[..., z], sampling=spacing) for z in range(brain.shape[-1])]
-            depth = np.stack(depths, axis=-1)[1:-1, 1:-1].astype(np.float16)
-            meta = {**scan.meta, DEPTH: torch.from_numpy(depth)}
+            depth = depth_in_slices(mask.numpy()[0] > 0.5, [float(s) for s in scan.pixdim[:2]])
+            meta = {**scan.meta, DEPTH: torch.from_numpy(depth.astype(np.float16))}
             d[key] = MetaTensor(scan.as_tensor(), meta=meta, applied_operations=scan.applied_operations)
         return d
 
