@@ -15,6 +15,7 @@ from pathlib import Path
 from .errors import DatasetError
 
 __all__ = [
+    "CONTRAST",
     "OUTPUT_SUFFIXES",
     "brats_cases",
     "find_scans",
@@ -39,6 +40,8 @@ OUTPUT_SUFFIXES = (
     "_desc-retina_mask",
 )
 BRAIN_MASK = "brain_mask"
+#: Key of a case that says what contrast its scan is, where that is not what the weights are for.
+CONTRAST = "contrast"
 #: The four contrasts of BraTS in the paper's channel order, by the file endings of 2018–2021 and of 2023 and later.
 BRATS_CONTRASTS = (("_t1", "-t1n"), ("_t1ce", "-t1c"), ("_t2", "-t2w"), ("_flair", "-t2f"))
 BRATS_LABELS = ("_seg", "-seg")

@@ -11,10 +11,9 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from .cases import brats_cases, find_scans, lesion_cases, with_brain_masks
+from .cases import CONTRAST, brats_cases, find_scans, lesion_cases, with_brain_masks
 from .errors import EXIT_CODES, DatasetError
 from .oct_cases import find_oct, normal_oct_cases, oct_cases
-from .transforms.contrast import CONTRAST
 
 __all__ = [
     "LAYOUTS",

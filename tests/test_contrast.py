@@ -5,8 +5,9 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
+from bundle.cases import CONTRAST
 from bundle.errors import ScanError
-from bundle.transforms.contrast import CONTRAST, RandT1wAsFlaird, tissue_intensities
+from bundle.transforms.contrast import RandT1wAsFlaird, tissue_intensities
 from tests.conftest import data_folder
 
 LEVELS = {"fluid": 30.0, "grey": 80.0, "white": 120.0}

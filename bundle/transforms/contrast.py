@@ -11,11 +11,11 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform, Randomizable
 from sklearn.mixture import GaussianMixture
 
+from ..cases import CONTRAST
 from ..errors import ScanError
 
-__all__ = ["CONTRAST", "RandT1wAsFlaird", "tissue_intensities"]
+__all__ = ["RandT1wAsFlaird", "tissue_intensities"]
 
-CONTRAST = "contrast"  # key of a case that says what its scan is, where that is not what the weights are for
 VOXELS = 20_000  # that the tissues are found in
 QUANTILES = (0.08, 0.4, 0.8)  # of the brain: where fluid, grey and white matter are looked for first
 #: Intensity of a tissue on FLAIR, least and most: only their ratios count, and they vary by scanner.
