@@ -99,7 +99,7 @@ def score_case(
     return CaseScores(to_axial(restored)[0].numpy(), time.perf_counter() - start)
 
 
-def inverted(item: dict, values: torch.Tensor, preprocessing: Callable) -> MetaTensor:
+def inverted(item: dict, values: torch.Tensor | np.ndarray, preprocessing: Callable) -> MetaTensor:
     """Values (1, X, Y, Z) on the model's grid, back on the scan's own."""
     image = item["image"]
     values = MetaTensor(
