@@ -13,26 +13,18 @@ one of them and leaves the table to a later call, so that several can be made si
 import argparse
 import json
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
-from monai.bundle import ConfigParser, run
+from monai.bundle import run
 
 from bundle import bundle_root
 from bundle.datasets import read_split, training_cases
-from bundle.evaluation.metrics import Pooled
 from bundle.evaluation.patients import write_rows
-from bundle.evaluation.protocol import RAW, RAW_SMOOTHED, dice, run_methods
-from bundle.methods.intensity import Intensity
-from bundle.scoring.calibration import read_calibration
+from bundle.evaluation.trainings import BASELINE, Patient, ensure_units, figures, maps_of
 
 CONFIGS = Path(bundle_root()) / "configs"
 SPLIT = CONFIGS / "splits" / "lgg_flair.json"
 NOBODY = "none"  # is held out: the run that all others are compared with
 EPOCH = 100  # steps of what the recipes call an epoch, whatever the number of slices
-THRESHOLD = 2.0  # −log10 of the healthy tail probability that 1 % of healthy voxels exceed
-BASELINE = "intensity, smoothed"
-FLIPS = "structured_flips"
 
 
 def hospital_of(subject: str) -> str:
@@ -52,7 +44,7 @@ def split_without(hospital: str, folder: Path) -> Path:
 
 
 def train(hospital: str, dataset_dir: str, folder: Path, epochs: dict[str, int]) -> None:
-    """Autoencoder, denoiser and calibration without a hospital; what is finished already is not done again."""
+    """Autoencoder, denoiser and units without a hospital; what is finished already is not done again."""
     split = str(split_without(hospital, folder))
     weights = {part: str(folder / part / "weights.pt") for part in epochs}
     for part, count in epochs.items():
@@ -72,68 +64,14 @@ def train(hospital: str, dataset_dir: str, folder: Path, epochs: dict[str, int])
             **overrides,
         )
         done.touch()
-    for method in ("methods/structured_flips.json", "methods/intensity.json", None):
-        files = ["inference.json", *([method] if method else []), "calibrate.json"]
-        run(
-            config_file=[str(CONFIGS / name) for name in files],
-            **overrides_of(folder, dataset_dir),
-            split=split,
-        )
-
-
-def overrides_of(folder: Path, dataset_dir: str) -> dict:
-    """What makes the main job one of a run."""
-    return {
-        "bundle_root": bundle_root(),
-        "dataset_dir": dataset_dir,
-        "weights": str(folder / "denoiser" / "weights.pt"),
-        "calibration": str(folder / "calibration.json"),
-        "network_def#restoration": "$None",  # None itself would be taken for no override
-    }
-
-
-class Patient(NamedTuple):
-    """A test patient's map as it is saved, flat: head voxels, and those of the brain in tumour-free slices."""
-
-    hospital: str
-    scores: np.ndarray
-    lesion: np.ndarray
-    healthy: np.ndarray
+    ensure_units(weights["denoiser"], folder, dataset_dir, split)
 
 
 def scored(hospital: str, dataset_dir: str, folder: Path) -> dict[str, list[Patient]]:
-    """Of a run, on the test patients of the hospital that it never saw, or on all: the default and the flips alone in
-    the units of the map, and once the smoothed intensity as it is."""
-    parser = ConfigParser()
-    parser.read_config(CONFIGS / "inference.json")
-    parser.update(overrides_of(folder, dataset_dir))
-    parts = [parser.get_parsed_content(key) for key in ("network", "preprocessing", "device")]
-    fused = parser.get_parsed_content("inferer")
-    methods = {"fused": fused, FLIPS: fused.methods[FLIPS]}
-    if hospital == NOBODY:
-        methods[BASELINE] = Intensity(smoothing=2.0, across=0.7)
-    cases = training_cases(dataset_dir, "test", "bids_lesion", str(split_without(hospital, folder)))
-    patients = {}
-    for name, kept in run_methods(cases, methods, *parts).items():
-        if name in (RAW, RAW_SMOOTHED):
-            continue
-        units = np.asarray if name == BASELINE else read_calibration(folder / "calibration.json", name)
-        columns = zip(kept.names, kept.masked(), kept.lesions, kept.healthy, strict=True)
-        patients[name] = [Patient(hospital_of(one), units(s), lesion, units(h)) for one, s, lesion, h in columns]
-    return patients
-
-
-def figures(patients: list[Patient], calibrated: bool) -> dict[str, object]:
-    """Pooled AUPRC and best Dice; and, of a map in units, Dice at the threshold that 1 % of healthy voxels exceed, and
-    how many of these patients do."""
-    _, scores, lesions, healthy = zip(*patients, strict=True)
-    found, high = np.concatenate(scores) >= THRESHOLD, np.concatenate(healthy) >= THRESHOLD
-    return {
-        "test patients": len(patients),
-        **Pooled.of(scores, lesions).figures(),
-        "dice_at_0.01": dice(found, np.concatenate(lesions)) if calibrated else "",
-        "reached_rate_0.01": float(high.mean()) if calibrated else "",
-    }
+    """Maps of a run, of the test patients of the hospital that it never saw, or of all."""
+    split = split_without(hospital, folder)
+    cases = training_cases(dataset_dir, "test", "bids_lesion", str(split))
+    return maps_of(cases, ensure_units(folder / "denoiser" / "weights.pt", folder, dataset_dir, split))
 
 
 def report(runs: Path, dataset_dir: str, hospitals: list[str]) -> list[dict]:
@@ -141,12 +79,12 @@ def report(runs: Path, dataset_dir: str, hospitals: list[str]) -> list[dict]:
     never saw the hospital."""
     made = {"trained on all": scored(NOBODY, dataset_dir, runs / NOBODY)}
     unseen = [scored(hospital, dataset_dir, runs / hospital) for hospital in hospitals]
-    made["hospital held out"] = {name: [p for one in unseen for p in one[name]] for name in unseen[0]}
+    made["hospital held out"] = {n: [p for one in unseen for p in one[n]] for n in unseen[0] if n != BASELINE}
     rows = []
     for hospital in (*hospitals, "all"):
         for title, maps in made.items():
             for name, patients in maps.items():
-                some = [p for p in patients if hospital in ("all", p.hospital)]
+                some = [p for p in patients if hospital in ("all", hospital_of(p.name))]
                 rows.append({"hospital": hospital, "map": name, "run": title, **figures(some, name != BASELINE)})
     return rows
 

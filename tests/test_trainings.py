@@ -1,0 +1,51 @@
+"""Trainings compared: units made for each, kept, and made anew for other weights; mean and spread of the figures."""
+
+import csv
+import json
+import sys
+
+import pytest
+import torch
+from monai.bundle import ConfigParser
+
+from bundle.scoring.calibration import read_calibration
+from scripts.compare_trainings import main
+from tests.conftest import ROOT
+
+
+def save_random_weights(path, seed):
+    torch.manual_seed(seed)
+    parser = ConfigParser()
+    parser.read_config(ROOT / "configs" / "inference.json")
+    parser.update({"network_def#restoration": "$None"})
+    network = parser.get_parsed_content("network_def")
+    torch.nn.init.normal_(network.denoiser.out[2].conv.weight, std=0.1)  # MONAI zeroes it: no two would differ
+    path.parent.mkdir(exist_ok=True)
+    torch.save(network.state_dict(), path)
+
+
+def test_trainings_in_units_of_their_own(bids_folder, tmp_path, monkeypatch):
+    split = tmp_path / "split.json"
+    split.write_text(json.dumps({"subjects": {"training": ["sub-00"], "validation": ["sub-01"], "test": ["sub-02"]}}))
+    files = [tmp_path / name / "weights.pt" for name in ("a", "b")]
+    for seed, file in enumerate(files):
+        save_random_weights(file, seed)
+    arguments = ["compare_trainings", "--dataset_dir", str(bids_folder), "--split", str(split), "--part", "test"]
+    arguments += ["--output_dir", str(tmp_path), "--weights", *map(str, files)]
+    monkeypatch.setattr(sys, "argv", arguments)
+    main()
+    units = [file.parent / "units" / "calibration.json" for file in files]
+    for file, unit in zip(files, units, strict=True):
+        assert read_calibration(unit, "fused", [file, ROOT / "models" / "parts" / "brain_mask.pt"]).voxels
+    made = [unit.stat().st_mtime_ns for unit in units]
+    with (tmp_path / "trainings.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["map"] == "structured_flips"]
+    first, second, mean, spread = (float(row["auprc"]) for row in rows)
+    assert [row["training"] for row in rows] == ["1", "2", "mean", "standard deviation"]
+    assert mean == pytest.approx((first + second) / 2, rel=1e-3)
+    assert spread == pytest.approx(abs(first - second) / 2**0.5, rel=1e-2)
+
+    save_random_weights(files[1], 2)
+    main()
+    assert units[0].stat().st_mtime_ns == made[0]
+    assert units[1].stat().st_mtime_ns > made[1]
