@@ -75,7 +75,7 @@ def maps_of(cases: Sequence[dict], parser: ConfigParser) -> dict[str, list[Patie
     for name, kept in run_methods(cases, methods, network, preprocessing, device).items():
         if name in (RAW, RAW_SMOOTHED):
             continue
-        units = np.asarray if name == BASELINE else read_calibration(parser["calibration"], name)
+        units = np.asarray if name == BASELINE else read_calibration(parser.get_parsed_content("calibration"), name)
         columns = zip(kept.names, kept.masked(), kept.lesions, kept.healthy, strict=True)
         patients[name] = [Patient(one, units(s), lesion, units(h)) for one, s, lesion, h in columns]
     return patients
