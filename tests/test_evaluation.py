@@ -13,10 +13,12 @@ from bundle.datasets import read_split
 from bundle.evaluation.protocol import RATES, evaluate, healthy_scores, run_methods
 from bundle.evaluation.scores import prepare, score_case
 from bundle.evaluation.table import benchmark, calibrate
+from bundle.evaluation.trainings import BASELINE, Patient
 from bundle.methods.base import SliceMethod
 from bundle.methods.intensity import Intensity
 from bundle.scoring.calibration import read_calibration
-from scripts.leave_one_hospital_out import SPLIT, hospital_of, split_without
+from scripts import leave_one_hospital_out
+from scripts.leave_one_hospital_out import NOBODY, SPLIT, hospital_of, report, split_without
 from tests.conftest import ROOT
 
 CPU = torch.device("cpu")
@@ -129,3 +131,22 @@ def test_a_held_out_hospital_trains_and_calibrates_nothing(hospital, tmp_path):
     expected = whole["test"] if hospital == "none" else [s for s in whole["test"] if hospital_of(s) == hospital]
     assert parts["test"] == expected
     assert not set(parts["test"]) & {*parts["training"], *parts["validation"]}
+
+
+def test_held_out_patients_are_mapped_by_the_run_that_never_saw_them(monkeypatch, tmp_path):
+    lesion = np.arange(8) >= 4
+
+    def scored(hospital, dataset_dir, folder):
+        """Right where the hospital was held out, and upside down in the run that knew them all."""
+        scores = np.linspace(0, 3, 8) if hospital != NOBODY else np.linspace(3, 0, 8)
+        names = ["sub-AA1", "sub-BB1", "sub-BB2"] if hospital == NOBODY else [f"sub-{hospital}1"]
+        return {name: [Patient(one, scores, lesion, scores[:4]) for one in names] for name in ("fused", BASELINE)}
+
+    monkeypatch.setattr(leave_one_hospital_out, "scored", scored)
+    rows = {(row["hospital"], row["run"], row["map"]): row for row in report(tmp_path, "", ["AA", "BB"])}
+    assert rows["all", "hospital held out", "fused"]["auprc"] == 1
+    assert rows["all", "hospital held out", "fused"]["patients"] == 2
+    assert rows["all", "trained on all", "fused"]["patients"] == 3
+    assert rows["BB", "trained on all", "fused"]["auprc"] < 0.6
+    assert rows["BB", "trained on all", BASELINE]["dice_at_0.01"] == ""
+    assert ("BB", "hospital held out", BASELINE) not in rows
