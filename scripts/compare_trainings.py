@@ -5,8 +5,8 @@
     done
     python scripts/compare_trainings.py --weights runs/*/weights.pt --dataset_dir DATASET --output_dir docs/evaluation
 
-Writes ``trainings.csv``: the default and its flips on validation and test patients, a row a training, with mean and
-standard deviation over them. Units are kept beside the weights, and not made again.
+Writes ``trainings.csv``: the default, its flips and the smoothed intensity on validation and test patients, a row a
+training, with mean and standard deviation over them. Units are kept beside the weights, and not made again.
 """
 
 import argparse
@@ -29,17 +29,16 @@ def rows_of(name: str, weights: Path, dataset_dir: str, split: str, parts: list[
     for part in parts:
         maps = maps_of(training_cases(dataset_dir, part, "bids_lesion", split), parser)
         rows += [
-            {"training": name, "part": part, "map": title, **figures(patients, True)}
+            {"training": name, "part": part, "map": title, **figures(patients, title != BASELINE)}
             for title, patients in maps.items()
-            if title != BASELINE
         ]
     return rows
 
 
 def summary(rows: list[dict]) -> list[dict]:
-    """Mean and standard deviation over the trainings, of each part and map."""
+    """Mean and standard deviation over the trainings, of each part and map; the intensity knows no training."""
     added = []
-    for part, title in dict.fromkeys((row["part"], row["map"]) for row in rows):
+    for part, title in dict.fromkeys((row["part"], row["map"]) for row in rows if row["map"] != BASELINE):
         same = [row for row in rows if (row["part"], row["map"]) == (part, title)]
         for name, function in (("mean", np.mean), ("standard deviation", lambda values: np.std(values, ddof=1))):
             values = {key: [row[key] for row in same] for key in same[0] if key not in ("training", "part", "map")}

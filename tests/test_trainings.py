@@ -39,11 +39,14 @@ def test_trainings_in_units_of_their_own(bids_folder, tmp_path, monkeypatch):
         assert read_calibration(unit, "fused", [file, ROOT / "models" / "parts" / "brain_mask.pt"]).voxels
     made = [unit.stat().st_mtime_ns for unit in units]
     with (tmp_path / "trainings.csv").open() as file:
-        rows = [row for row in csv.DictReader(file) if row["map"] == "structured_flips"]
+        table = list(csv.DictReader(file))
+    rows = [row for row in table if row["map"] == "structured_flips"]
     first, second, mean, spread = (float(row["auprc"]) for row in rows)
     assert [row["training"] for row in rows] == ["1", "2", "mean", "standard deviation"]
     assert mean == pytest.approx((first + second) / 2, rel=1e-3)
     assert spread == pytest.approx(abs(first - second) / 2**0.5, rel=1e-2)
+
+    assert len({row["auprc"] for row in table if row["map"] == "intensity, smoothed"}) == 1
 
     save_random_weights(files[1], 2)
     main()
