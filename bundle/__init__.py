@@ -10,16 +10,27 @@ if TYPE_CHECKING:
 
     from .batch.job import Job
 
-__all__ = ["__version__", "bundle_root", "predict"]
+__all__ = ["__version__", "bundle_root", "default_config", "predict"]
 
 __version__ = "0.8.0"
 
 
 def bundle_root() -> str:
-    """Folder of the MONAI bundle: it holds configs/ and models/."""
+    """Folder of the MONAI bundle, with configs/ and models/: the repository, or, installed from a wheel, this
+    package.
+    """
     from pathlib import Path
 
-    return str(Path(__file__).resolve().parent.parent)
+    package = Path(__file__).resolve().parent
+    checkout = package.parent
+    return str(checkout if (checkout / "configs" / "inference.json").is_file() else package)
+
+
+def default_config() -> str:
+    """Path of configs/inference.json."""
+    from pathlib import Path
+
+    return str(Path(bundle_root()) / "configs" / "inference.json")
 
 
 def predict(
@@ -35,15 +46,20 @@ def predict(
         affine: voxel → world (RAS+), 4 x 4, mm. Without it the axes are taken to run to the right, the front and the
             top, as in NIfTI.
         spacing: voxel size, mm, where there is no affine; 1 mm by default.
-        settings: ids of ``configs/inference.json`` and their values (``device="cpu"``, ``precision="float32"`` …).
+        settings: ids of ``configs/inference.json`` and their values, as JSON has them (``device="cpu"``,
+            ``precision="float32"``, ``threads=1`` …).
 
     Returns:
-        float32 (X, Y, Z): −log10 of the healthy tail probability, zero outside the brain.
+        float32 (X, Y, Z): −log10 of the healthy tail probability, or raw scores with ``calibration="none"``; zero
+        outside the brain.
 
     Raises:
         ScanError: when the array is no scan.
-        WeightsError: when the weights cannot be used.
+        FlipmapError: on a setting that there is not.
+        WeightsError: when the weights cannot be used, or were calibrated with other settings.
     """
+    import json
+
     import numpy as np
 
     from .batch.dataset import explain
@@ -53,14 +69,16 @@ def predict(
         affine = np.diag([*(spacing or (1.0, 1.0, 1.0)), 1.0])
     case = {"image": scan_from_array(array, affine), "name": "array"}
     try:
-        return np.asarray(_job(tuple(sorted(settings.items())))(case)["pred"][0].cpu(), dtype=np.float32)
+        return np.asarray(_job(json.dumps(settings, sort_keys=True))(case)["pred"][0].cpu(), dtype=np.float32)
     except Exception as error:
         raise explain(error, {"image": "array"}) from error
 
 
 @lru_cache(maxsize=2)
-def _job(settings: tuple) -> Job:
-    """Loaded once for the same settings."""
+def _job(settings: str) -> Job:
+    """Loaded once for the same settings, given as JSON."""
+    import json
+
     from .batch.job import Job
 
-    return Job(**dict(settings))
+    return Job(**json.loads(settings))

@@ -1,4 +1,4 @@
-"""Find the scans: a NIfTI file, a folder of them at any depth, a BIDS root, or BraTS as downloaded.
+"""Find the scans: a file, a folder of them at any depth, a BIDS root, or BraTS as downloaded.
 
 Every finder returns MONAI's kind of datalist: one plain dictionary a case, with ``image`` (a path, or a list of
 paths, one a channel), ``name`` (unique within the list, the stem of every output) and, where known, ``subject`` and
@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .errors import DatasetError
+from .io.volumes import READERS, ending_of
 
 __all__ = [
     "CONTRAST",
@@ -22,10 +23,12 @@ __all__ = [
     "lesion_cases",
     "stem",
     "unique_names",
+    "volume_files",
     "with_brain_masks",
 ]
 
-NIFTI_ENDINGS = (".nii.gz", ".nii")
+#: Of the data part of a scan in two files: the other part is the scan.
+DATA_PARTS = {".img": ".hdr"}
 #: Of what else a scan may come in; points within a name are no endings.
 OTHER_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".vol", ".e2e", ".fda", ".oct", ".dcm", ".dicom")
 #: What this project writes itself; such files are results, never input.
@@ -38,6 +41,10 @@ OUTPUT_SUFFIXES = (
     "_desc-brain_mask",
     "_retina_mask",
     "_desc-retina_mask",
+    "_rawscore",
+    "_rawscore_mask",
+    "_desc-rawscore_map",
+    "_desc-rawscore_mask",
 )
 BRAIN_MASK = "brain_mask"
 #: Key of a case that says what contrast its scan is, where that is not what the weights are for.
@@ -50,7 +57,7 @@ BRATS_LABELS = ("_seg", "-seg")
 def stem(path: str | Path) -> str:
     """Name of a file without its ending (``.nii.gz`` is one), or of a folder."""
     name = Path(path).name
-    for ending in (*NIFTI_ENDINGS, *OTHER_ENDINGS):
+    for ending in (*READERS, *OTHER_ENDINGS):
         if name.lower().endswith(ending):
             return name[: -len(ending)]
     return name
@@ -60,9 +67,9 @@ def find_scans(root: str | Path, suffix: str = "FLAIR") -> list[dict]:
     """List the scans below ``root``.
 
     Args:
-        root: a NIfTI file; a BIDS root (it holds ``sub-*/anat`` or ``sub-*/ses-*/anat``), of which the files
-            ``*_<suffix>.nii[.gz]`` are taken and derivatives left alone; or any other folder, of which every NIfTI
-            file at any depth is taken, apart from results of this project.
+        root: a file of `bundle.io.volumes.READERS`; a BIDS root (it holds ``sub-*/anat`` or ``sub-*/ses-*/anat``), of
+            which the files ``*_<suffix>.nii.gz`` are taken and derivatives left alone; or any other folder, of which
+            every such file at any depth is taken, apart from results of this project.
         suffix: BIDS suffix of the contrast to take from a BIDS root.
 
     Returns:
@@ -73,15 +80,15 @@ def find_scans(root: str | Path, suffix: str = "FLAIR") -> list[dict]:
     """
     root = Path(root).expanduser()
     if not root.exists():
-        raise DatasetError(root, "no such file or folder", "Give --dataset_dir a NIfTI file, a folder or a BIDS root")
+        raise DatasetError(root, "no such file or folder", "Give --dataset_dir a scan, a folder or a BIDS root")
     if root.is_file():
         return [_case(root, stem(root))]
     if is_bids_root(root):
-        found = [path for path in _nifti_files(root, "sub-*/**/anat/**/*") if stem(path).endswith(f"_{suffix}")]
+        found = [path for path in volume_files(root, "sub-*/**/anat/**/*") if stem(path).endswith(f"_{suffix}")]
         wanted = f"no *_{suffix}.nii.gz under sub-*/anat"
     else:
-        found = [path for path in _nifti_files(root, "**/*") if not stem(path).endswith(OUTPUT_SUFFIXES)]
-        wanted = "no .nii or .nii.gz file at any depth"
+        found = [path for path in volume_files(root, "**/*") if not stem(path).endswith(OUTPUT_SUFFIXES)]
+        wanted = f"no {', '.join(READERS)} file at any depth"
     if not found:
         raise DatasetError(root, wanted, "Check the folder, or the contrast asked for")
     return [_case(path, name) for path, name in zip(found, unique_names(found, root), strict=True)]
@@ -94,7 +101,7 @@ def with_brain_masks(cases: Sequence[dict], folder: str | Path) -> list[dict]:
         DatasetError: when the folder is missing, or holds a mask for none of the scans.
     """
     folder = Path(folder).expanduser()
-    masks = {stem(path): str(path) for path in _nifti_files(folder, "**/*")} if folder.is_dir() else {}
+    masks = {stem(path): str(path) for path in volume_files(folder, "**/*")} if folder.is_dir() else {}
     masked = [
         {**case, "brain": masks[name]} if (name := f"{case['name']}_{BRAIN_MASK}") in masks else dict(case)
         for case in cases
@@ -136,11 +143,11 @@ def brats_cases(root: str | Path) -> list[dict]:
     """
     root = Path(root).expanduser()
     cases = []
-    for label in [path for path in _nifti_files(root, "**/*") if stem(path).endswith(BRATS_LABELS)]:
+    for label in [path for path in volume_files(root, "**/*") if stem(path).endswith(BRATS_LABELS)]:
         subject = stem(label)[: -len(BRATS_LABELS[0])]
         image = []
         for endings in BRATS_CONTRASTS:
-            files = [label.with_name(subject + e + n) for e in endings for n in NIFTI_ENDINGS]
+            files = [label.with_name(subject + e + n) for e in endings for n in READERS]
             present = [path for path in files if path.is_file()]
             if not present:
                 raise DatasetError(label.parent, f"no contrast {' or '.join(endings)}", "Complete or remove the case")
@@ -151,9 +158,17 @@ def brats_cases(root: str | Path) -> list[dict]:
     return cases
 
 
-def _nifti_files(root: Path, pattern: str) -> list[Path]:
-    hidden = [p for p in root.glob(pattern) if not any(part.startswith(".") for part in p.relative_to(root).parts)]
-    return sorted(p for p in hidden if p.is_file() and p.name.lower().endswith(NIFTI_ENDINGS))
+def volume_files(root: Path, pattern: str) -> list[Path]:
+    """Files of volumes (`bundle.io.volumes.READERS`) that match a pattern, sorted; hidden ones left alone."""
+    shown = [p for p in root.glob(pattern) if not any(part.startswith(".") for part in p.relative_to(root).parts)]
+    return sorted(p for p in shown if p.is_file() and _is_volume(p))
+
+
+def _is_volume(path: Path) -> bool:
+    ending = ending_of(path)
+    if ending == ".hdr":  # other programs have headers of that ending, too
+        return path.with_suffix(".img").is_file()
+    return bool(ending) and not (ending in DATA_PARTS and path.with_suffix(DATA_PARTS[ending]).is_file())
 
 
 def _case(path: Path, name: str) -> dict:

@@ -69,7 +69,14 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--overwrite", action="store_true", help="do again what is done")
     run.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
     run.add_argument("--jobs", type=_positive, default=2, help="scans read and written while another is computed")
-    run.add_argument("--timeout", type=float, help="seconds that one scan may take")
+    run.add_argument(
+        "--timeout",
+        type=_seconds,
+        default=900.0,
+        metavar="SECONDS",
+        help="that one scan may take, read to written; then it is given up (default %(default)g; 0 for any time)",
+    )
+    run.add_argument("--threads", type=_positive, help="most threads of arithmetic (default: all cores)")
     run.add_argument(
         "--viewer",
         action="append",
@@ -84,7 +91,16 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("path", type=Path, help="OUT.zip, or a folder that is not there yet")
     export.add_argument("--modality", default="flair", help="flair (default) or oct")
     export.add_argument("--method", default="default", help="a name from configs/methods (default: the best one)")
+    config = commands.add_parser("config", help="say where the main config is, for python -m monai.bundle run")
+    config.set_defaults(command=_config)
     return parser
+
+
+def _config(options: argparse.Namespace) -> int:
+    from . import default_config
+
+    print(default_config())
+    return EXIT_CODES["all good"]
 
 
 def _export(options: argparse.Namespace) -> int:
@@ -99,6 +115,14 @@ def _positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is less than 1")
     return value
+
+
+def _seconds(text: str) -> float | None:
+    """A time limit; None for 0, which is none."""
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is no time")
+    return value or None
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -131,12 +155,12 @@ def _plan(options: argparse.Namespace, job) -> tuple[list, dict[str, str]]:
         from .cases import with_brain_masks
 
         cases = with_brain_masks(cases, options.brain_masks)
-    plan = plan_cases(cases, options.input, options.suffix, job.region)
+    plan = plan_cases(cases, options.input, options.suffix, job.region, job.units)
     if options.input.exists() and job.modality == "mri":
         try:
             from .io.dicom import find_series
 
-            series, passed = plan_series(find_series(options.input), options.series)
+            series, passed = plan_series(find_series(options.input), options.series, job.units)
             plan += series
         except (ImportError, DatasetError) as error:
             logger.debug("no DICOM: %s", error)
@@ -149,10 +173,10 @@ def _job(options: argparse.Namespace):
     """The job of the config files and settings given; a setting is read as JSON where it is any."""
     import json
 
-    from . import bundle_root
+    from . import default_config
     from .batch.job import Job
 
-    settings: dict[str, object] = {"suffix": options.suffix}
+    settings: dict[str, object] = {"suffix": options.suffix, "threads": options.threads}
     for text in options.set:
         key, separator, value = text.partition("=")
         if not separator:
@@ -162,7 +186,7 @@ def _job(options: argparse.Namespace):
         except ValueError:
             settings[key] = value
     try:
-        return Job([Path(bundle_root()) / "configs" / "inference.json", *options.config], **settings)
+        return Job([default_config(), *options.config], **settings)
     except Exception as error:
         known = cause_of(error)
         raise known or FlipmapError("the config", " ".join(str(error).split()), "Check --config and --set") from error

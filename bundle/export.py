@@ -18,33 +18,16 @@ import torch
 
 from . import __version__, bundle_root
 from .batch.job import Job
-from .errors import FlipmapError, OutputError
+from .errors import OutputError
 from .io.files import whole_file
+from .modalities import DEFAULT, modality_of
 from .scoring.calibration import weights_hash
 
-__all__ = ["MODALITY_CONFIGS", "export", "export_name", "methods_of"]
+__all__ = ["export", "export_name"]
 
-#: Modality → config over configs/inference.json, and the calibration of its methods.
-MODALITY_CONFIGS: dict[str, tuple[str | None, str]] = {
-    "flair": (None, "models/calibration.json"),
-    "oct": ("configs/oct.json", "models/oct/calibration.json"),
-}
-DEFAULT = "default"
 COPIED = ("LICENSE", "README.md", "setup.cfg", "pyproject.toml", "requirements.txt", "configs/logging.conf", "docs")
 WEIGHTS, BRAIN, CALIBRATION = "models/model.pt", "models/parts/brain_mask.pt", "models/calibration.json"
 DATE = (2000, 1, 1, 0, 0, 0)  # of the files in a zip, so that the same release is the same file
-
-
-def methods_of(modality: str) -> list[str]:
-    """Methods that are calibrated for a modality, the default first.
-
-    Raises:
-        FlipmapError: on an unknown modality.
-    """
-    if modality not in MODALITY_CONFIGS:
-        raise FlipmapError(modality, "not a known modality", f"Choose from {', '.join(MODALITY_CONFIGS)}")
-    calibrated = json.loads((Path(bundle_root()) / MODALITY_CONFIGS[modality][1]).read_text())
-    return [DEFAULT, *sorted(path.stem for path in _methods().glob("*.json") if path.stem in calibrated)]
 
 
 def export_name(modality: str, method: str) -> str:
@@ -56,8 +39,8 @@ def export(modality: str, method: str, path: str | Path) -> Path:
     """Write a self-contained bundle.
 
     Args:
-        modality: of `MODALITY_CONFIGS`.
-        method: of `methods_of`.
+        modality: of `bundle.modalities.MODALITIES`.
+        method: one that is calibrated for it, or ``default``.
         path: a zip when it ends so, else a folder that does not exist yet.
 
     Returns:
@@ -68,16 +51,10 @@ def export(modality: str, method: str, path: str | Path) -> Path:
         OutputError: when it cannot be written.
     """
     path = Path(path)
-    if method not in methods_of(modality):
-        raise FlipmapError(method, f"no method for {modality}", f"Choose from {', '.join(methods_of(modality))}")
+    configs = modality_of(modality).configs(method)
     if path.exists():
         raise OutputError(path, "is there already", "Give another name, or remove it")
     root = Path(bundle_root())
-    configs = [root / "configs" / "inference.json"]
-    if override := MODALITY_CONFIGS[modality][0]:
-        configs.append(root / override)
-    if method != DEFAULT:
-        configs.append(_methods() / f"{method}.json")
     job = Job(configs, device="cpu")
     name = path.stem if path.suffix == ".zip" else path.name
     with tempfile.TemporaryDirectory() as folder:
@@ -95,10 +72,6 @@ def export(modality: str, method: str, path: str | Path) -> Path:
     return path
 
 
-def _methods() -> Path:
-    return Path(bundle_root()) / "configs" / "methods"
-
-
 def _write(made: Path, root: Path, job: Job, configs: Sequence[Path], modality: str) -> None:
     for name in COPIED:
         target = made / name
@@ -111,7 +84,7 @@ def _write(made: Path, root: Path, job: Job, configs: Sequence[Path], modality: 
     if job.modality == "mri":
         shutil.copy(job.config.get_parsed_content("brain_weights"), made / BRAIN)
         weights.append(made / BRAIN)
-    entries = json.loads(Path(job.config.get_parsed_content("calibration")).read_text())
+    entries = json.loads(Path(job.config.get_parsed_content("tables")).read_text())
     tied = {name: {**entry, "weights": weights_hash(*weights)} for name, entry in entries.items()}
     (made / CALIBRATION).write_text(json.dumps(tied) + "\n")
     (made / "configs" / "inference.json").write_text(json.dumps(_config(configs, job.modality), indent=4) + "\n")
@@ -127,7 +100,7 @@ def _config(configs: Sequence[Path], modality: str) -> dict:
     parser.read_config([str(path) for path in configs])
     merged = {key: value for key, value in parser.get().items() if key != "_meta_"}
     merged["weights"] = f"$@bundle_root + '/{WEIGHTS}'"
-    merged["calibration"] = f"$@bundle_root + '/{CALIBRATION}'"
+    merged["tables"] = f"$@bundle_root + '/{CALIBRATION}'"
     merged["calibrated_weights"] = "$[@weights, @brain_weights]" if modality == "mri" else "$[@weights]"
     merged["network"] = "$load_weights(@network_def, @weights).to(@device)"
     return merged

@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from .cases import NIFTI_ENDINGS, OUTPUT_SUFFIXES, stem, unique_names
+from .cases import OUTPUT_SUFFIXES, stem, unique_names
 from .errors import DatasetError
-from .io.oct import DICOM_ENDINGS, PICTURES, VENDORS
+from .io.oct import DICOM_ENDINGS, NIFTI, PICTURES, VENDORS
 
 __all__ = ["NORMAL", "find_oct", "normal_oct_cases", "oct_cases"]
 
@@ -47,7 +47,7 @@ def find_oct(root: str | Path, stacks: bool = False) -> list[dict]:
         pictures = [path for path in files if path.suffix.lower() in PICTURES]
         files = sorted({*(path.parent for path in pictures), *(path for path in files if path not in set(pictures))})
     if not files:
-        kinds = ", ".join((*PICTURES, *NIFTI_ENDINGS, *VENDORS, *DICOM_ENDINGS))
+        kinds = ", ".join((*PICTURES, *NIFTI, *VENDORS, *DICOM_ENDINGS))
         raise DatasetError(root, f"no scan ({kinds}) at any depth", "Check the folder")
     return [_case(path, name) for path, name in zip(files, unique_names(files, root), strict=True)]
 
@@ -79,7 +79,7 @@ def _is_scan(path: Path, root: Path) -> bool:
     name, own = path.name.lower(), stem(path)
     if own.endswith((*OUTPUT_SUFFIXES, "_desc-anomaly_picture")):
         return False
-    return name.endswith((*NIFTI_ENDINGS, *DICOM_ENDINGS)) or path.suffix.lower() in (*PICTURES, *VENDORS)
+    return name.endswith((*NIFTI, *DICOM_ENDINGS)) or path.suffix.lower() in (*PICTURES, *VENDORS)
 
 
 def _case(path: Path, name: str) -> dict:

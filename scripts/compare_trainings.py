@@ -6,7 +6,7 @@
     python scripts/compare_trainings.py --weights runs/*/weights.pt --dataset_dir DATASET --output_dir docs/evaluation
 
 Writes ``trainings.csv``: the default, its flips and the smoothed intensity on validation and test patients, a row a
-training, with mean and standard deviation over them. Units are kept beside the weights, and not made again.
+training, with mean and standard deviation over them. Calibrations are kept beside the weights, and not made again.
 """
 
 import argparse
@@ -17,14 +17,14 @@ import numpy as np
 from bundle import bundle_root
 from bundle.datasets import training_cases
 from bundle.evaluation.patients import write_rows
-from bundle.evaluation.trainings import BASELINE, ensure_units, figures, maps_of
+from bundle.evaluation.trainings import BASELINE, ensure_calibration, figures, maps_of
 
 SPLIT = str(Path(bundle_root()) / "configs" / "splits" / "lgg_flair.json")
 
 
 def rows_of(name: str, weights: Path, dataset_dir: str, split: str, parts: list[str]) -> list[dict]:
     """A row a part of the split and map."""
-    parser = ensure_units(weights, weights.parent / "units", dataset_dir, split)
+    parser = ensure_calibration(weights, weights.parent / "calibration", dataset_dir, split)
     rows = []
     for part in parts:
         maps = maps_of(training_cases(dataset_dir, part, "bids_lesion", split), parser)

@@ -19,7 +19,7 @@ from monai.bundle import run
 from bundle import bundle_root
 from bundle.datasets import read_split, training_cases
 from bundle.evaluation.patients import write_rows
-from bundle.evaluation.trainings import BASELINE, Patient, ensure_units, figures, maps_of
+from bundle.evaluation.trainings import BASELINE, Patient, ensure_calibration, figures, maps_of
 
 CONFIGS = Path(bundle_root()) / "configs"
 SPLIT = CONFIGS / "splits" / "lgg_flair.json"
@@ -44,7 +44,7 @@ def split_without(hospital: str, folder: Path) -> Path:
 
 
 def train(hospital: str, dataset_dir: str, folder: Path, epochs: dict[str, int]) -> None:
-    """Autoencoder, denoiser and units without a hospital; what is finished already is not done again."""
+    """Autoencoder, denoiser and calibration without a hospital; what is finished already is not done again."""
     split = str(split_without(hospital, folder))
     weights = {part: str(folder / part / "weights.pt") for part in epochs}
     for part, count in epochs.items():
@@ -64,14 +64,14 @@ def train(hospital: str, dataset_dir: str, folder: Path, epochs: dict[str, int])
             **overrides,
         )
         done.touch()
-    ensure_units(weights["denoiser"], folder, dataset_dir, split)
+    ensure_calibration(weights["denoiser"], folder, dataset_dir, split)
 
 
 def scored(hospital: str, dataset_dir: str, folder: Path) -> dict[str, list[Patient]]:
     """Maps of a run, of the test patients of the hospital that it never saw, or of all."""
     split = split_without(hospital, folder)
     cases = training_cases(dataset_dir, "test", "bids_lesion", str(split))
-    return maps_of(cases, ensure_units(folder / "denoiser" / "weights.pt", folder, dataset_dir, split))
+    return maps_of(cases, ensure_calibration(folder / "denoiser" / "weights.pt", folder, dataset_dir, split))
 
 
 def report(runs: Path, dataset_dir: str, hospitals: list[str]) -> list[dict]:

@@ -17,13 +17,14 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from bundle.batch.lock import locked
+from bundle.batch.lock import NAME, locked
 from bundle.batch.plan import OUTPUTS, SIDECAR, is_done, plan_cases, sha256_of
-from bundle.batch.run import run_batch, run_case
+from bundle.batch.run import TIMEOUT, run_batch, run_case
 from bundle.cases import find_scans
 from bundle.cli import main
 from bundle.errors import OutputError, ScanError
 from bundle.io.nifti import write_map
+from bundle.scoring.calibration import UNITS
 from bundle.scoring.findings import find_findings
 from tests.conftest import ROOT
 from tests.test_mri import oblique
@@ -35,12 +36,12 @@ ENDINGS = [ending.format(region="brain") for ending, _ in OUTPUTS.values()] + [S
 class QuickJob:
     """A job without a network: the map is the scan, so that the conduct of the batch is what is tested."""
 
-    settings, fingerprint, axial = {"method": "quick"}, "f", True
+    settings, fingerprint, axial, units = {"method": "quick"}, "f", True, UNITS
 
     def __init__(self, seconds=0.0):
         self.seconds = seconds
         points = [(v, 10.0**-v, float(v)) for v in (1, 2, 3, 4)]
-        self.calibration_points = {"voxels": 1000, "confidence": 0.8, "points": points}
+        self.calibration_points = {"voxels": 1000, "patients": 7, "percentile": 0.8, "end": 9.0, "points": points}
 
     def prepare(self, case):
         from bundle.io.nifti import read_scan
@@ -80,7 +81,7 @@ def files(folder):
     return {
         path.relative_to(folder).as_posix(): sha256_of(path)
         for path in folder.rglob("*")
-        if path.is_file() and path.name not in (".flipmap.lock", "batch.csv", "report.html") and path.suffix != ".log"
+        if path.is_file() and path.name not in (NAME, "batch.csv", "report.html") and path.suffix != ".log"
         and not path.name.endswith(SIDECAR)
     }  # fmt: skip
 
@@ -128,7 +129,7 @@ def test_a_second_run_does_what_is_left(scans, tmp_path):
 
     (output / f"s1_{SIDECAR}").unlink()
     (output / "s2_desc-anomaly_map.nii.gz").write_bytes(b"cut short")
-    write_map(scans / "s3.nii.gz", np.full((12, 14, 5), 3) + np.eye(14)[:12, :, None], np.diag([2, 2, 4, 1]))
+    write_map(scans / "s3.nii.gz", np.random.RandomState(1).rand(12, 14, 5), np.diag([2, 2, 4, 1]))
     records = {r.name: r.status for r in run_batch(plan(scans), QuickJob(), output)}
     assert [records[f"s{n}"] for n in range(6)] == ["done before", "done", "done", "done", "done before", "done before"]
     after = {path: path.stat().st_mtime_ns for path in output.rglob("s*.nii.gz")}
@@ -142,21 +143,57 @@ def test_a_second_run_does_what_is_left(scans, tmp_path):
     assert {r.status for r in run_batch(plan(scans), other, output)} == {"done before"}
 
 
-def test_a_stuck_case_is_given_up(scans, tmp_path):
-    class Stuck(QuickJob):
-        def prepare(self, case):
-            if case["name"] == "s2":
-                time.sleep(12)
-            return super().prepare(case)
+STUCK = ("s0", "s1", "s2", "s3")
+STAGES = {"reading": "prepare", "computing": "infer", "writing": "finish"}
 
+
+class StuckJob(QuickJob):
+    """Some scans hang in one stage, for ``hangs`` seconds."""
+
+    def __init__(self, stage, hangs, stuck=STUCK):
+        super().__init__()
+        self.hangs, self.stuck, method = hangs, stuck, STAGES[stage]
+        work = getattr(self, method)
+        setattr(self, method, lambda item: self._hang(item) or work(item))
+
+    def _hang(self, item):
+        if item["name"] in self.stuck:
+            time.sleep(self.hangs)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_stuck_scans_cost_only_themselves(scans, tmp_path, stage):
+    """Twice as many as are read, computed or written at a time, the first ones of all."""
     started = time.perf_counter()
-    records = {r.name: r for r in run_batch(plan(scans), Stuck(), tmp_path / "out", timeout=3)}
-    assert time.perf_counter() - started < 11
-    assert records["s2"].status == "failed"
-    assert "took longer than 3 s" in records["s2"].reason
-    assert [r.status for n, r in records.items() if n != "s2"] == ["done"] * 5
-    with pytest.raises(ScanError, match="took longer"):
-        run_case(QuickJob(0.1), plan(scans)[0], tmp_path / "other", timeout=0.05)
+    records = {r.name: r for r in run_batch(plan(scans), StuckJob(stage, 30), tmp_path / "out", jobs=2, timeout=3)}
+    assert time.perf_counter() - started < 12
+    for name in STUCK:
+        assert records[name].status == "failed"
+        assert f"took longer than 3 s, and was given up while {stage}" in records[name].reason
+        assert not list((tmp_path / "out").glob(f"{name}_*")), "nothing is half written"
+    assert [records[name].status for name in ("s4", "s5")] == ["done"] * 2
+
+
+def test_what_was_given_up_writes_nothing_later(scans, tmp_path):
+    records = run_batch(plan(scans)[:1], StuckJob("writing", 2.5), tmp_path / "out", timeout=1)
+    assert records[0].status == "failed"
+    time.sleep(2.5)
+    assert not is_done(plan(scans)[0], tmp_path / "out", "f")
+    assert not list((tmp_path / "out").glob("s0_*"))
+
+
+def test_waiting_for_others_counts_for_nobody(scans, tmp_path):
+    """Six scans of half a second each, one after the other: no one of them took longer than two."""
+    job = QuickJob()
+    job.infer = lambda item: time.sleep(0.5) or item
+    assert {r.status for r in run_batch(plan(scans), job, tmp_path / "out", jobs=6, timeout=2)} == {"done"}
+
+
+def test_a_single_case_has_a_limit_too(scans, tmp_path):
+    with pytest.raises(ScanError, match=r"took longer than 0\.5 s"):
+        run_case(StuckJob("reading", 5), plan(scans)[0], tmp_path / "out", timeout=0.5)
+    assert TIMEOUT > 60, "there is a limit by default, a generous one"
+    assert run_case(QuickJob(), plan(scans)[0], tmp_path / "out").status == "done"
 
 
 def test_two_runs_do_not_fight(scans, tmp_path):

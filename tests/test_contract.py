@@ -17,7 +17,7 @@ from bundle.networks.weights import load_weights
 from bundle.scoring.calibration import read_calibration, weights_hash
 from tests.conftest import ROOT
 
-CONFIGS = sorted((ROOT / "configs").glob("*.json"))
+CONFIGS = sorted([*(ROOT / "configs").glob("*.json"), *(ROOT / "configs" / "methods").glob("*.json")])
 RUNNABLE = ("inference", "train_autoencoder", "train_denoiser")
 METADATA = json.loads((ROOT / "configs" / "metadata.json").read_text())
 
@@ -106,13 +106,13 @@ def test_one_network_everywhere():
 
 def test_one_preprocessing_everywhere():
     """Training and inference see the same grid: only the label's keys differ."""
-    for number in (2, 3):
-        same = [read(name)["preprocessing"]["transforms"][number] for name in RUNNABLE]
+    for step in ("background", "brain", "scale"):
+        same = [read(name)["steps"][step] for name in RUNNABLE]
         assert same[0] == same[1] == same[2]
     grids = []
     for name in RUNNABLE:
         parser = ConfigParser(read(name))
-        grid = parser.get_parsed_content("preprocessing#transforms#4")
+        grid = parser.get_parsed_content("steps#grid")
         grids.append((grid.size, grid.spacing, grid.slice_spacing, grid.source_key))
     assert grids[0] == grids[1] == grids[2]
 

@@ -196,8 +196,8 @@ def test_results_read_back_and_are_valid(tmp_path, volume, tilt, empty):
     anomaly = scan[0].numpy() / 200
     mask = (anomaly > 3) & (not empty)
     paths = tmp_path / "map.dcm", tmp_path / "seg.dcm"
-    write_parametric_map(paths[0], anomaly, series)
-    write_segmentation(paths[1], mask, series, "a method")
+    write_parametric_map(paths[0], anomaly, series, "units", "a map", ["settings"])
+    write_segmentation(paths[1], mask, series, "a method", ["settings"])
     for path, expected in zip(paths, (anomaly, mask), strict=True):
         stored = highdicom.imread(path)
         back = stored.get_volume(combine_segments=True) if "Segment" in type(stored).__name__ else stored.get_volume()
@@ -211,5 +211,9 @@ def test_results_read_back_and_are_valid(tmp_path, volume, tilt, empty):
         if DCIODVFY:
             said = subprocess.run([DCIODVFY, "-new", path], capture_output=True, text=True, check=False).stderr
             assert not [line for line in said.splitlines() if line.startswith("Error")], said
-    write_segmentation(tmp_path / "again.dcm", mask, series, "a method")
-    assert highdicom.imread(tmp_path / "again.dcm").SOPInstanceUID == highdicom.imread(paths[1]).SOPInstanceUID
+    uids = {}
+    for name, made_from in (("same", ["settings"]), ("other", ["other settings"]), ("more", ["settings", "input"])):
+        write_segmentation(tmp_path / f"{name}.dcm", mask, series, "a method", made_from)
+        uids[name] = highdicom.imread(tmp_path / f"{name}.dcm").SOPInstanceUID
+    assert uids["same"] == highdicom.imread(paths[1]).SOPInstanceUID
+    assert len(set(uids.values())) == 3, "what follows from something else is another object"

@@ -12,11 +12,10 @@ from bundle.cases import lesion_cases
 from bundle.datasets import read_split
 from bundle.evaluation.protocol import RATES, evaluate, healthy_scores, run_methods
 from bundle.evaluation.scores import prepare, score_case
-from bundle.evaluation.table import benchmark, calibrate
+from bundle.evaluation.table import benchmark
 from bundle.evaluation.trainings import BASELINE, Patient
 from bundle.methods.base import SliceMethod
 from bundle.methods.intensity import Intensity
-from bundle.scoring.calibration import read_calibration
 from scripts import leave_one_hospital_out
 from scripts.leave_one_hospital_out import NOBODY, SPLIT, hospital_of, report, split_without
 from tests.conftest import ROOT
@@ -37,7 +36,7 @@ def preprocessing():
     parser = ConfigParser()
     parser.read_config(ROOT / "configs" / "inference.json")
     # The oracle knows how bright the lesions of these heads are, whose flat brains a standard contrast would bend.
-    parser.update({"preprocessing#transforms#3#spread": None})
+    parser.update({"steps#scale#spread": None})
     return parser.get_parsed_content("preprocessing")
 
 
@@ -75,43 +74,13 @@ def test_the_row_of_a_method(bids_folder, preprocessing, network):
     assert row["auprc_head"] > 2 * evaluate(kept["plain"], thresholds)["auprc_head"]
 
 
-def test_calibration_keeps_its_promise(bids_folder, preprocessing, network, tmp_path):
-    weights, path = tmp_path / "model.pt", tmp_path / "calibration.json"
-    torch.save(network.state_dict(), weights)
-    cases = lesion_cases(bids_folder)
-    calibrate(cases, {"oracle": Oracle(smoothing=0.5)}, network, preprocessing, CPU, path, [weights])
-    table = read_calibration(path, "oracle")
-    assert table.settings["smoothing"] == 0.5
-    kept = run_methods(cases, {"oracle": Oracle(smoothing=0.5)}, network, preprocessing, CPU)["oracle"]
-    for rate in RATES:
-        assert (table(healthy_scores(kept)) >= -np.log10(rate)).mean() == pytest.approx(rate, rel=0.2)
-
-
-def test_patients_that_the_network_has_seen_count_beside_the_others(bids_folder, preprocessing, network, tmp_path):
-    weights, path = tmp_path / "model.pt", tmp_path / "calibration.json"
-    torch.save(network.state_dict(), weights)
-    cases, methods = lesion_cases(bids_folder), {"oracle": Oracle()}
-    rest = (network, preprocessing, CPU, path, [weights])
-    calibrate(cases, methods, *rest, by_depth=True)
-    together = read_calibration(path, "oracle")
-    calibrate(cases[:2], methods, *rest, seen=(cases[2:], methods), by_depth=True)
-    apart = read_calibration(path, "oracle")
-    assert apart.voxels == together.voxels
-    assert apart.score == together.score
-    assert apart.layers == together.layers
-    calibrate(cases[:2], methods, *rest)
-    alone = read_calibration(path, "oracle")
-    assert alone.voxels < together.voxels
-    assert not alone.layers
-
-
 def test_the_table_on_disk(bids_folder, preprocessing, network, tmp_path):
     cases = lesion_cases(bids_folder)
     methods = {"oracle": Oracle()}
-    rows = benchmark(cases[:3], cases[3:], methods, network, preprocessing, CPU, tmp_path, confidence=0.8)
+    rows = benchmark(cases[:3], cases[3:], methods, network, preprocessing, CPU, tmp_path, percentile=0.8)
     lines = (tmp_path / "table.md").read_text(encoding="utf-8").splitlines()
     assert "3 test patients" in lines[0]
-    assert "with 80 % confidence" in lines[0]
+    assert "at the 80th percentile" in lines[0]
     assert [line.split("|")[1].strip() for line in lines[4:]] == [
         "raw intensity",
         "raw intensity, smoothed",

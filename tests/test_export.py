@@ -14,8 +14,9 @@ from monai.bundle.config_parser import ConfigParser
 
 from bundle.cli import main
 from bundle.errors import FlipmapError, OutputError
-from bundle.export import BRAIN, CALIBRATION, WEIGHTS, export, export_name, methods_of
+from bundle.export import BRAIN, CALIBRATION, WEIGHTS, export, export_name
 from bundle.io.nifti import write_map
+from bundle.modalities import DEFAULT, MODALITIES
 from bundle.networks.weights import load_weights
 from bundle.scoring.calibration import read_calibration, weights_hash
 from tests.conftest import ROOT
@@ -76,9 +77,9 @@ def test_what_cannot_be_exported_is_said(tmp_path, capsys):
 
 
 def test_names_say_nothing_that_monai_label_would_misread():
-    for modality in ("flair", "oct"):
-        for method in methods_of(modality):
-            name = export_name(modality, method)
+    for modality in MODALITIES.values():
+        for method in (DEFAULT, *modality.methods):
+            name = export_name(modality.name, method)
             assert not any(word in name for word in ("detection", "classification", "deepedit", "deepgrow"))
 
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from bundle.errors import WeightsError
 from bundle.methods.disyre import Disyre
-from bundle.methods.fused import Fused
+from bundle.methods.fused import Fused, part_entry
 from bundle.methods.intensity import Intensity
 from bundle.methods.likelihood import BitLikelihood
 from bundle.methods.masked_bernoulli import SliceNoise
@@ -19,6 +19,7 @@ from bundle.networks.fused_network import FusedNetwork, load_parts
 from bundle.networks.slice_unet import SliceUNet
 from bundle.scoring.calibration import Calibration, write_calibration
 from bundle.transforms.brain_depth import DEPTH
+from bundle.transforms.mri import ScaleHeadIntensityd
 
 SMALL = {"channels": (8, 16), "attention": (False, True), "num_head_channels": 8}
 
@@ -146,14 +147,14 @@ def fusion(tmp_path, slices, parts):
     methods = {"flips": StructuredFlips("flips", precision="float32"), "intensity": Intensity(smoothing=1.0)}
     raw = {name: method(volume, parts.parts["flips"]).numpy() for name, method in methods.items()}
     for name in methods:
-        write_calibration(path, name, Calibration.fit([raw[name]]))
+        write_calibration(path, part_entry(name), Calibration.fit([raw[name]]))
     return methods, raw, path, volume
 
 
 def test_fusion_is_a_mean_of_calibrated_maps(fusion, parts, tmp_path):
     methods, raw, path, volume = fusion
     method = Fused(methods, path, {"flips": 3, "intensity": 1}, dict.fromkeys(methods, "flips"))
-    values = [Calibration.fit([raw[name]])(raw[name]) for name in methods]
+    values = [Calibration.fit([raw[name]])(raw[name], capped=False) for name in methods]
     expected = 0.75 * values[0] + 0.25 * values[1]
     np.testing.assert_allclose(method(volume, parts).numpy(), expected, atol=1e-3)
     alone = Fused(methods, path, {"flips": 3, "intensity": 1})
@@ -164,6 +165,9 @@ def test_fusion_is_a_mean_of_calibrated_maps(fusion, parts, tmp_path):
     (tmp_path / "w.pt").write_bytes(b"other weights")
     with pytest.raises(WeightsError, match="is not for"):
         Fused(methods, path, weights=[tmp_path / "w.pt"])
+    Fused(methods, path, weights=[tmp_path / "w.pt"], checked=False)
+    with pytest.raises(WeightsError, match="is for other settings"):
+        Fused(methods, path, preprocessing=[ScaleHeadIntensityd("image")])
 
 
 def test_another_entry_stands_for_patients_that_were_seen(fusion, parts):
@@ -173,7 +177,8 @@ def test_another_entry_stands_for_patients_that_were_seen(fusion, parts):
     seen = method.with_entries({"flips": "flips_seen"})
     known, network = method(volume, parts.parts["flips"]).numpy(), parts.parts["flips"]
     expected = (
-        Calibration.fit([2 * raw["flips"]])(raw["flips"]) + method.calibrations["intensity"](raw["intensity"])
+        Calibration.fit([2 * raw["flips"]])(raw["flips"], capped=False)
+        + method.calibrations["intensity"](raw["intensity"], capped=False)
     ) / 2
     np.testing.assert_allclose(seen(volume, network).numpy(), expected, atol=1e-3)
     np.testing.assert_array_equal(method(volume, network).numpy(), known)
@@ -185,7 +190,7 @@ def test_fusion_asks_how_rare_a_score_is_at_its_depth(fusion, parts, collated):
     rng, depth = np.random.RandomState(0), torch.zeros(volume.shape[2:])
     depth[:, 16:] = 25.0
     healthy, depths = rng.rand(40_000), rng.choice([1.0, 25.0], 40_000)
-    write_calibration(path, "intensity", Calibration.fit([healthy * depths], depths=[depths]))
+    write_calibration(path, part_entry("intensity"), Calibration.fit([healthy * depths], depths=[depths]))
     method, network = Fused({"intensity": methods["intensity"]}, path), parts.parts["flips"]
     plain = method(volume, network).numpy()
     meta = {DEPTH: depth[None] if collated else depth}

@@ -79,7 +79,7 @@ def test_the_failure_and_the_calibration_are_told(page):
     assert "broken" in page.inner_text("body")
     assert "Export or download it again" in page.inner_text("body")
     assert page.locator("#calibration tbody tr").count() == 4
-    assert "upper bounds over patients, with 80 % confidence" in " ".join(page.inner_text("body").split())
+    assert "the 80th percentile of a bootstrap over these patients" in " ".join(page.inner_text("body").split())
 
 
 def test_the_volumes_are_drawn_and_nothing_is_asked_of_a_network(page):

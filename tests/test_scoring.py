@@ -1,5 +1,7 @@
 """Calibration and figures of merit, against direct counts."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,18 @@ from sklearn.metrics import average_precision_score
 
 from bundle.errors import WeightsError
 from bundle.evaluation.metrics import Pooled, VoxelAveragePrecision, bin_edges, bootstrap_interval
-from bundle.scoring.calibration import Calibrated, Calibration, read_calibration, weights_hash, write_calibration
+from bundle.methods.intensity import Intensity
+from bundle.methods.reconstruction import Reconstruction
+from bundle.scoring.calibration import (
+    RAW_UNITS,
+    Calibrated,
+    Calibration,
+    read_calibration,
+    weights_hash,
+    write_calibration,
+)
+from bundle.scoring.described import described
+from bundle.transforms.mri import ScaleHeadIntensityd
 
 RNG = np.random.RandomState(0)
 HEALTHY = RNG.gamma(2, 0.1, 500_000)
@@ -20,10 +33,16 @@ def test_a_value_is_a_tail_probability(rate):
     assert (calibration(fresh) >= -np.log10(rate)).mean() == pytest.approx(rate, rel=0.1)
 
 
-def test_values_rise_strictly_where_it_matters_and_beyond():
+def test_values_rise_and_end_where_the_voxels_end():
     calibration = Calibration.fit([HEALTHY])
-    scores = np.linspace(0.5, 3 * HEALTHY.max(), 1000)
-    assert (np.diff(calibration(scores)) > 0).all()
+    known = np.linspace(0.5, calibration.score[-1], 1000)
+    assert (np.diff(calibration(known)) > 0).all()
+    assert calibration.end == pytest.approx(np.log10(len(HEALTHY) / 10), abs=1e-6), "ten voxels are left there"
+    beyond = np.linspace(calibration.score[-1], 30 * HEALTHY.max(), 1000)
+    assert (calibration(beyond) == np.float32(calibration.end)).all()
+    ranked = calibration(beyond, capped=False)
+    assert (np.diff(ranked) > 0).all()
+    assert ranked[0] == np.float32(calibration.end)
     assert calibration(np.zeros(3)).tolist() == [0, 0, 0]
     assert calibration(np.array([[0.1]])).dtype == np.float32
 
@@ -43,8 +62,8 @@ def test_a_bound_holds_for_most_other_patients():
     rng, kept = np.random.RandomState(2), {None: 0, 0.8: 0}
     for _ in range(100):
         seen, unseen = drawn_patients(rng, 14), np.concatenate(drawn_patients(rng, 14))
-        for confidence in kept:
-            kept[confidence] += (unseen >= Calibration.fit(seen, confidence=confidence).threshold(0.01)).mean() <= 0.01
+        for percentile in kept:
+            kept[percentile] += (unseen >= Calibration.fit(seen, percentile=percentile).threshold(0.01)).mean() <= 0.01
     assert kept[None] < 65, "the tail as it is, is too light for about half of other patients"
     assert kept[0.8] >= 65
     assert kept[0.8] > kept[None] + 10
@@ -52,30 +71,39 @@ def test_a_bound_holds_for_most_other_patients():
 
 def test_a_bound_only_ever_lowers_the_values():
     patients = drawn_patients(np.random.RandomState(3), 6)
-    plain, bound = Calibration.fit(patients), Calibration.fit(patients, confidence=0.9)
+    plain, bound = Calibration.fit(patients), Calibration.fit(patients, percentile=0.9)
     scores = np.linspace(0, 3 * max(one.max() for one in patients), 1000)
     assert (bound(scores) <= plain(scores) + 1e-6).all()
     assert (np.diff(bound(scores)) >= 0).all()
-    assert bound.confidence == 0.9
+    assert bound.percentile == 0.9
     assert bound.threshold(0.01) > plain.threshold(0.01)
     assert float(bound(np.array(bound.threshold(0.01)))) == pytest.approx(2, abs=1e-3)
 
 
 def test_one_patient_has_no_bound():
-    assert Calibration.fit([HEALTHY, []], confidence=0.9).value == Calibration.fit([HEALTHY]).value
+    assert Calibration.fit([HEALTHY, []], percentile=0.9).value == Calibration.fit([HEALTHY]).value
 
 
-@pytest.mark.parametrize(("healthy", "confidence", "reason"), [([], 0.8, "no healthy voxel"), ([HEALTHY], 80, "80")])
-def test_a_calibration_that_cannot_be_made(healthy, confidence, reason):
+@pytest.mark.parametrize(
+    ("healthy", "percentile", "reason"),
+    [
+        ([], 0.8, "no healthy voxel"),
+        ([np.array([])], None, "no healthy voxel"),
+        ([HEALTHY], 80, "80"),
+        ([np.zeros(10_000)], None, "all healthy scores are 0"),
+        ([np.full(10_000, 0.3), np.full(50, 0.3)], 0.8, "all healthy scores are 0.3"),
+    ],
+)
+def test_a_calibration_that_cannot_be_made(healthy, percentile, reason):
     with pytest.raises(ValueError, match=reason):
-        Calibration.fit(healthy, confidence=confidence)
+        Calibration.fit(healthy, percentile=percentile)
 
 
 def test_calibration_file(tmp_path):
     weights = tmp_path / "model.pt"
     weights.write_bytes(b"weights")
     path = tmp_path / "calibration.json"
-    calibration = Calibration.fit([HEALTHY], weights_hash(weights), {"seed": 0})
+    calibration = Calibration.fit([HEALTHY], weights_hash(weights), {"inferer.Intensity.smoothing": 0.0})
     write_calibration(path, "one", calibration)
     write_calibration(path, "two", calibration)
     again = read_calibration(path, "one")
@@ -90,6 +118,51 @@ def test_calibration_file(tmp_path):
         Calibrated("pred", path, "two", [weights])
     with pytest.raises(WeightsError, match="no calibration"):
         read_calibration(tmp_path / "absent.json", "one")
+
+
+@pytest.mark.parametrize(
+    ("entry", "reason"),
+    [
+        ({"score": [], "value": [], "voxels": 0}, "0 scores"),
+        ({"score": [0.1], "value": [0.0], "voxels": 9}, "1 scores"),
+        ({"score": [0.1, 0.2], "value": [0.0], "voxels": 9}, "2 scores and 1 values"),
+        ({"score": [0.1, 0.1], "value": [0.0, 1.0], "voxels": 9}, "does not rise"),
+        ({"score": [0.1, 0.2], "value": [1.0, 1.0], "voxels": 9}, "does not rise"),
+        ({"score": [0.1, float("nan")], "value": [0.0, 1.0], "voxels": 9}, "not finite"),
+    ],
+)
+def test_a_broken_table_is_an_error_and_no_nan(tmp_path, entry, reason):
+    (tmp_path / "calibration.json").write_text(json.dumps({"one": entry}))
+    with pytest.raises(WeightsError, match=reason):
+        read_calibration(tmp_path / "calibration.json", "one")
+
+
+def test_a_calibration_is_refused_for_other_settings(tmp_path):
+    made = described(preprocessing=[ScaleHeadIntensityd("image", spread=0.1)], inferer=Intensity(smoothing=2.0))
+    write_calibration(tmp_path / "c.json", "one", Calibration.fit([HEALTHY], made_with=made))
+    same = {"preprocessing": [ScaleHeadIntensityd("other", spread=0.1)], "inferer": Intensity(smoothing=2.0)}
+    Calibrated("pred", tmp_path / "c.json", "one", parts=same)
+    for part, other, said in (
+        ("preprocessing", [ScaleHeadIntensityd("image", headroom=1.5, spread=0.1)], "headroom is 1.5, it was 3.0"),
+        ("preprocessing", [ScaleHeadIntensityd("image")], "spread is None, it was 0.1"),
+        ("inferer", Intensity(), "smoothing is 0.0, it was 2.0"),
+        ("inferer", Reconstruction(smoothing=2.0), "Reconstruction"),
+    ):
+        with pytest.raises(WeightsError, match=said) as caught:
+            Calibrated("pred", tmp_path / "c.json", "one", parts={**same, part: other})
+        assert "scripts/calibrate.py" in caught.value.remedy
+        assert "calibration=none" in caught.value.remedy
+    # How fast, and in which precision, is no matter of the units.
+    Calibrated(
+        "pred", tmp_path / "c.json", "one", parts={**same, "inferer": Intensity(smoothing=2.0, slices_per_pass=1)}
+    )
+
+
+def test_raw_scores_say_so():
+    case = Calibrated("pred", "none", "one")({"pred": torch.full((1, 2, 2, 2), 0.9)})
+    assert case["units"] == RAW_UNITS
+    assert "table_end" not in case
+    assert float(case["pred"].max()) == pytest.approx(0.9)
 
 
 @pytest.fixture

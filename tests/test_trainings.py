@@ -1,4 +1,4 @@
-"""Trainings compared: units made for each, kept, and made anew for other weights; mean and spread of the figures."""
+"""Trainings compared: calibrated for each, kept, and made anew for other weights; mean and spread of the figures."""
 
 import csv
 import json
@@ -34,7 +34,7 @@ def test_trainings_in_units_of_their_own(bids_folder, tmp_path, monkeypatch):
     arguments += ["--output_dir", str(tmp_path), "--weights", *map(str, files)]
     monkeypatch.setattr(sys, "argv", arguments)
     main()
-    units = [file.parent / "units" / "calibration.json" for file in files]
+    units = [file.parent / "calibration" / "calibration.json" for file in files]
     for file, unit in zip(files, units, strict=True):
         assert read_calibration(unit, "fused", [file, ROOT / "models" / "parts" / "brain_mask.pt"]).voxels
     made = [unit.stat().st_mtime_ns for unit in units]

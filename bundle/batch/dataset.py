@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from monai.data import Dataset, list_data_collate
 
 from ..errors import FlipmapError, ScanError, cause_of
+from ..threads import ARITHMETIC
 
 __all__ = ["FAILURE", "CaseDataset", "collate_case", "explain"]
 
@@ -23,7 +24,8 @@ class CaseDataset(Dataset):
     def _transform(self, index: int) -> dict:
         case = dict(self.data[index])
         try:
-            return super()._transform(index)
+            with ARITHMETIC.turn():
+                return super()._transform(index)
         except Exception as error:
             return {**case, FAILURE: explain(error, case)}
 
@@ -37,7 +39,7 @@ def explain(error: Exception, case: dict) -> FlipmapError:
         root = deeper
     logger.debug("unexpected error at %s", case.get("name"), exc_info=error)
     if isinstance(root, MemoryError) or "out of memory" in str(root).lower():
-        return ScanError(case.get("image"), "does not fit into memory", "Lower slices_per_pass, or free memory")
+        return ScanError(case.get("image"), "does not fit into memory", "Free memory, or lower --threads")
     reason = f"unexpected {type(root).__name__}: {' '.join(str(root).split())}"
     return ScanError(case.get("image"), reason, "Report it, with the log at level DEBUG")
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 
 from monai.engines import SupervisedEvaluator
 
 from ..errors import EXIT_CODES, FlipmapError
+from ..threads import ARITHMETIC
 from .dataset import FAILURE, explain
 
 __all__ = ["CaseEvaluator"]
@@ -22,8 +24,8 @@ class CaseEvaluator(SupervisedEvaluator):
     written; it is named, and the next one goes on.
     """
 
-    def __init__(self, *args, **kwargs) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, *args, postprocessing: Callable[[dict], dict] | None = None, **kwargs) -> None:
+        super().__init__(*args, postprocessing=_in_turn(postprocessing), **kwargs)
         self.failures: list[FlipmapError] = []
         self.completed = 0
         self._iterated = time.perf_counter()
@@ -56,6 +58,16 @@ class CaseEvaluator(SupervisedEvaluator):
             logger.error("failed: %s", failure)
         if self.failures:
             raise SystemExit(EXIT_CODES["some case failed"])
+
+
+def _in_turn(transform: Callable[[dict], dict] | None) -> Callable[[dict], dict] | None:
+    """The same, one thread of arithmetic like any other: the next case is read at the same time."""
+
+    def transformed(item: dict) -> dict:
+        with ARITHMETIC.turn():
+            return transform(item)
+
+    return None if transform is None else transformed
 
 
 def _single(value: object) -> object:

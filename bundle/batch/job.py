@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
-import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
 import torch
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
+from monai.transforms import Compose, apply_transform
+from torch import nn
 
 from .. import __version__, bundle_root
-from ..scoring.calibration import read_calibration
+from ..arguments import check_settings
+from ..scoring.calibration import RAW_UNITS, UNITS, is_uncalibrated, read_calibration
+from ..threads import ARITHMETIC, limit_threads
 
 __all__ = ["Job"]
 
 SETTINGS = ("modality", "region", "method", "suffix", "threshold", "smoothing_mm", "min_finding_ml", "precision")
+RATES = (0.1, 0.01, 0.001, 0.0001)  # of healthy voxels: what the values 1 to 4 of a map stand for
 #: Ids of the config that say where and how, not what.
 BESIDE_THE_POINT = {
-    *("imports", "bundle_root", "dataset_dir", "output_dir", "brain_masks", "device", "num_workers"),
+    *("imports", "bundle_root", "dataset_dir", "output_dir", "brain_masks", "device", "num_workers", "threads"),
     *("dataset", "dataloader", "handlers", "evaluator", "initialize", "run"),
-    *("weights", "brain_weights", "calibrated_weights", "calibration"),
+    *("weights", "brain_weights", "calibrated_weights", "calibration", "tables"),
 }
 WRITERS = "bundle.batch.save."  # transforms that write files; a job leaves that to who asks it
 
@@ -38,6 +43,7 @@ class Job:
         settings: ids of the config and their values, as on the command line.
 
     Raises:
+        FlipmapError: on a setting that the config has not.
         WeightsError: when weights or calibration are missing or do not belong together.
     """
 
@@ -45,7 +51,9 @@ class Job:
         self.config = ConfigParser()
         files = list(config_files) or [Path(bundle_root()) / "configs" / "inference.json"]
         self.config.read_config([str(path) for path in files])
+        check_settings(settings, self.config.get())
         self.config.update({"bundle_root": bundle_root(), **settings})
+        limit_threads(self.config.get_parsed_content("threads"))
         transforms = self.config["postprocessing"]["transforms"]
         self.config["postprocessing"]["transforms"] = [t for t in transforms if not _writes(t)]
         self.network = self.config.get_parsed_content("network").eval()
@@ -53,9 +61,6 @@ class Job:
         self.preprocessing = self.config.get_parsed_content("preprocessing")
         self.inferer = self.config.get_parsed_content("inferer")
         self.postprocessing = self.config.get_parsed_content("postprocessing")
-        # MONAI's Invertd lets keys be missing in the preprocessing while it inverts it, which disturbs no preprocessing
-        # at that time, but would disturb another Invertd.
-        self._finishing = threading.Lock()
 
     @property
     def modality(self) -> str:
@@ -82,16 +87,31 @@ class Job:
         return {key: self.config.get_parsed_content(key) for key in SETTINGS}
 
     @property
-    def calibration_points(self) -> dict[str, object]:
-        """What the units of its maps mean: healthy voxels behind them, how sure they are, and the raw score at which
-        each is reached."""
+    def uncalibrated(self) -> bool:
+        """Whether its maps are raw scores."""
+        return is_uncalibrated(self.config.get_parsed_content("calibration"))
+
+    @property
+    def units(self) -> str:
+        """Of its maps, in words."""
+        return RAW_UNITS if self.uncalibrated else UNITS
+
+    @property
+    def calibration_points(self) -> dict[str, object] | None:
+        """What the values of its maps mean: healthy voxels and patients behind them, the bootstrap percentile, where
+        the table ends, and the raw score at which each rate is reached; None where the maps are raw scores.
+        """
+        if self.uncalibrated:
+            return None
         path, method = (self.config.get_parsed_content(key) for key in ("calibration", "method"))
         known = read_calibration(path, method)
-        rates = (0.1, 0.01, 0.001, 0.0001)
+        points = [(value, rate, known.threshold(rate)) for value, rate in enumerate(RATES, start=1)]
         return {
             "voxels": known.voxels,
-            "confidence": known.confidence,
-            "points": [(value, rate, known.threshold(rate)) for value, rate in enumerate(rates, start=1)],
+            "patients": known.patients,
+            "percentile": known.percentile,
+            "end": known.end,
+            "points": [point for point in points if point[0] <= known.end],
         }
 
     @cached_property
@@ -99,8 +119,10 @@ class Job:
         """Hash of everything but the scan that the outputs hang on: config, weights, calibration, version."""
         raw = {key: value for key, value in self.config.get().items() if key not in BESIDE_THE_POINT}
         digest = hashlib.sha256(json.dumps([raw, str(self.device), __version__], sort_keys=True, default=str).encode())
-        weights, calibration = (self.config.get_parsed_content(key) for key in ("calibrated_weights", "calibration"))
-        for path in (*weights, calibration):
+        digest.update(self.units.encode())
+        weights, tables = (self.config.get_parsed_content(key) for key in ("calibrated_weights", "tables"))
+        used = tables if self.uncalibrated else self.config.get_parsed_content("calibration")
+        for path in dict.fromkeys((*weights, tables, used)):
             digest.update(Path(path).read_bytes())
         return digest.hexdigest()
 
@@ -119,7 +141,11 @@ class Job:
 
     def prepare(self, case: Mapping[str, object]) -> dict:
         """Read and bring to the model's grid: work of the CPU and the disk."""
-        return self.preprocessing(dict(case))
+        loading, *rest = self.preprocessing.transforms
+        # A file that cannot be read to its end keeps no thread from computing.
+        item = apply_transform(loading, dict(case))
+        with ARITHMETIC.turn():
+            return Compose(rest)(item)
 
     def infer(self, item: dict) -> dict:
         """Score: work of the device."""
@@ -128,8 +154,13 @@ class Job:
 
     def finish(self, item: dict) -> dict:
         """Back to the scan's own grid, calibrated, with mask and findings: work of the CPU."""
-        with self._finishing:
-            return self.postprocessing(item)
+        # A copy, because MONAI's Invertd changes the transforms that it inverts while it does.
+        with ARITHMETIC.turn():
+            return self._copy_of_postprocessing()(item)
+
+    def _copy_of_postprocessing(self) -> Callable[[dict], dict]:
+        networks = (m for t in self.preprocessing.transforms for m in vars(t).values() if isinstance(m, nn.Module))
+        return copy.deepcopy(self.postprocessing, {id(network): network for network in networks})
 
 
 def _writes(transform: object) -> bool:

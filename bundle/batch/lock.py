@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from ..errors import OutputError
 from ..io.files import UNFINISHED
 
 __all__ = ["locked"]
 
-NAME = ".flipmap.lock"
+NAME, HOLDER = ".flipmap.lock", ".flipmap.pid"
 
 
 @contextmanager
@@ -24,23 +26,28 @@ def locked(output: Path) -> Iterator[None]:
     Raises:
         OutputError: when another run holds it, or the folder cannot be written.
     """
-    import fcntl
-
     try:
         output.mkdir(parents=True, exist_ok=True)
-        file = (output / NAME).open("a+")
+        lock = FileLock(output / NAME, blocking=False)
+        lock.acquire()
+    except Timeout as error:
+        raise OutputError(output, f"another run ({_holder(output)}) writes there", "Wait for it to end") from error
     except OSError as error:
         raise OutputError(output, f"cannot be written ({error.strerror})", "Allow writing, or take another") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.seek(0)
-            holder = file.read().strip() or "unknown"
-            raise OutputError(output, f"another run (process {holder}) writes there", "Wait for it to end") from error
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+    try:
+        (output / HOLDER).write_text(str(os.getpid()))
         for left in output.rglob(f"{UNFINISHED}*"):
             left.unlink(missing_ok=True)
         yield
+    finally:
+        with suppress(OSError):
+            (output / HOLDER).unlink()
+        lock.release()
+
+
+def _holder(output: Path) -> str:
+    """Who holds the lock, as far as is known. Its own file: a locked file cannot be read on Windows."""
+    try:
+        return f"process {int((output / HOLDER).read_text())}"
+    except (OSError, ValueError):
+        return "a process"

@@ -72,6 +72,7 @@ def write_page(
         method=settings.get("method", ""),
         region=settings.get("region", "brain"),
         calibration=job.calibration_points,
+        units=job.units,
         niivue=script() if any(row.get("volumes") for row in groups["done"]) else "",
         version=__version__,
     )
@@ -93,4 +94,5 @@ def _contents(case: PlannedCase, output: Path) -> dict:
     return {
         "picture": base64.b64encode(picture.read_bytes()).decode(),
         "details": findings["findings"][:SHOWN],
+        "table_end": findings.get("table_end"),
     }

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from ..cases import is_bids_root, stem
 from ..io.dicom import DicomSeries
+from ..scoring.calibration import UNITS
+from .save import named
 
 __all__ = ["DICOM_OUTPUTS", "OUTPUTS", "SIDECAR", "PlannedCase", "is_done", "plan_cases", "plan_series", "sha256_of"]
 
@@ -39,6 +41,7 @@ class PlannedCase:
         stem: of every output, relative to the output folder.
         region: the organ.
         voxel_um: voxel size that the case brings along, µm.
+        units: of its map, for the names of its files.
         root: input folder, so that provenance can name files without where they lie.
     """
 
@@ -47,6 +50,7 @@ class PlannedCase:
     stem: Path
     region: str = "brain"
     voxel_um: tuple[float, ...] | None = None
+    units: str = UNITS
     root: Path = field(default=Path(), compare=False)
 
     @property
@@ -71,7 +75,7 @@ class PlannedCase:
 
     def path(self, output: Path, ending: str) -> Path:
         """A file of this case in the output folder."""
-        return output / self.stem.parent / f"{self.stem.name}_{ending}"
+        return output / self.stem.parent / f"{self.stem.name}_{named(ending, self.units)}"
 
     @cached_property
     def input_hashes(self) -> dict[str, str]:
@@ -86,7 +90,7 @@ class PlannedCase:
 
 
 def plan_cases(
-    cases: Sequence[Mapping], root: str | Path, suffix: str = "FLAIR", region: str = "brain"
+    cases: Sequence[Mapping], root: str | Path, suffix: str = "FLAIR", region: str = "brain", units: str = UNITS
 ) -> list[PlannedCase]:
     """Where the outputs of cases go: as BIDS derivatives for a BIDS root, by their names otherwise.
 
@@ -95,6 +99,7 @@ def plan_cases(
         root: that they were found in.
         suffix: of the contrast, which the outputs do not carry.
         region: the organ.
+        units: of the maps.
     """
     root = Path(root).expanduser()
     bids = root.is_dir() and is_bids_root(root)
@@ -106,16 +111,19 @@ def plan_cases(
         inputs = {key: str(case[key]) for key in ("image", "brain") if key in case}
         size = tuple(case["voxel_um"]) if case.get("voxel_um") else None
         where = root if root.is_dir() else root.parent
-        planned.append(PlannedCase(case["name"], inputs, folder / name, region, size, where))
+        planned.append(PlannedCase(case["name"], inputs, folder / name, region, size, units, where))
     return planned
 
 
-def plan_series(series: Sequence[DicomSeries], rule: str | None = None) -> tuple[list[PlannedCase], dict[str, str]]:
+def plan_series(
+    series: Sequence[DicomSeries], rule: str | None = None, units: str = UNITS
+) -> tuple[list[PlannedCase], dict[str, str]]:
     """The series to run, and those that are passed over: name → why.
 
     Args:
         series: from `bundle.io.dicom.find_series`.
         rule: regular expression that the description must hold.
+        units: of the maps.
     """
     planned, passed = [], {}
     for one in series:
@@ -124,7 +132,7 @@ def plan_series(series: Sequence[DicomSeries], rule: str | None = None) -> tuple
         elif not one.matches(rule):
             passed[one.name] = f"its description does not match {rule!r}"
         else:
-            planned.append(PlannedCase(one.name, {"image": one}, Path(one.name)))
+            planned.append(PlannedCase(one.name, {"image": one}, Path(one.name), units=units))
     return planned, passed
 
 
@@ -156,11 +164,4 @@ def sha256_of(path: str | Path) -> str:
         OSError: when it cannot be read.
     """
     with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
-
-
-def _digest(file) -> str:
-    digest = hashlib.sha256()
-    while piece := file.read(1 << 20):
-        digest.update(piece)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -75,7 +75,7 @@ def write_sidecar(case: PlannedCase, output: Path, fingerprint: str, settings: d
     """
     outputs = [case.path(output, ending) for ending in case.endings]
     said = {
-        "Description": f"Anomaly map: -log10 of the healthy tail probability, 0 outside the {case.region}",
+        "Description": f"Anomaly map: {case.units}, 0 outside the {case.region}",
         "Sources": [_source(given, case.root) for given in case.inputs.values()],
         "inputs_sha256": case.input_hashes,
         "outputs_sha256": {path.relative_to(output).as_posix(): sha256_of(path) for path in outputs},

@@ -6,19 +6,16 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as FutureTimeout
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from ..errors import FlipmapError, ScanError
 from ..io.dicom import DicomSeries
 from ..io.nifti import write_map
+from ..scoring.calibration import UNITS
 from .dataset import explain
 from .job import Job
 from .lock import locked
@@ -27,29 +24,33 @@ from .picture import save_case_picture
 from .plan import DICOM_OUTPUTS, PlannedCase, is_done
 from .record import Record, read_record, write_description, write_sidecar, write_table
 from .save import write_json
+from .stages import Clock, Stage, TookTooLong, run_stages
 
-__all__ = ["TABLE", "run_batch", "run_case"]
+__all__ = ["TABLE", "TIMEOUT", "run_batch", "run_case"]
 
 logger = logging.getLogger(__name__)
 
 TABLE = "batch.csv"
+TIMEOUT = 900.0  # seconds a scan may take: a hundred times what one takes on two cores
 
 
-@dataclass
-class _Running:
-    """A case on its way."""
-
-    case: PlannedCase
-    future: Future
+class _GivenUp(Exception):
+    """Raised in a thread that has been given up, so that it writes no more."""
 
 
-def run_case(job: Job, case: PlannedCase, output: Path, timeout: float | None = None) -> Record:
+def run_case(job: Job, case: PlannedCase, output: Path, timeout: float | None = TIMEOUT) -> Record:
     """One case from file to files.
 
     Raises:
         FlipmapError: when it cannot be read, scored or written, or takes too long.
     """
-    return _complete(job, case, *_infer(job, *_prepare(job, case)), output, timeout)
+    records: list[Record] = []
+    errors: list[FlipmapError] = []
+    stages = _stages(job, output, jobs=1)
+    run_stages([case], stages, lambda _, record: records.append(record), _explained(errors, timeout), timeout)
+    if errors:
+        raise errors[0]
+    return records[0]
 
 
 def run_batch(
@@ -58,7 +59,7 @@ def run_batch(
     output: Path,
     jobs: int = 2,
     overwrite: bool = False,
-    timeout: float | None = None,
+    timeout: float | None = TIMEOUT,
     told: Callable[[Record], None] = lambda record: None,
     passed: Mapping[str, str] | None = None,
     viewed: Sequence[str] = (),
@@ -71,7 +72,8 @@ def run_batch(
         output: folder of the results; locked while the batch runs.
         jobs: cases that are read, and written, while another one is computed.
         overwrite: do those again that are done.
-        timeout: seconds a case may take; a case that is stuck is given up, and its thread left behind.
+        timeout: seconds that a case may take to be read, computed and written; None for any. A case that is stuck is
+            given up, its thread left behind, and costs the others nothing but a place for a while.
         told: called with every record as it comes.
         passed: series that are passed over, name → why; they get their rows in the table.
         viewed: cases whose volumes the report shows, see `bundle.batch.page.write_page`.
@@ -92,7 +94,8 @@ def run_batch(
         write_description(output)
         try:
             todo = _left_to_do(cases, job, output, overwrite, note)
-            _pipeline(todo, job, output, jobs, timeout, note)
+            failed = _noting(note, timeout)
+            run_stages(todo, _stages(job, output, jobs), lambda _, record: note(record), failed, timeout)
         finally:
             over = [Record(name, "passed over", reason=why) for name, why in (passed or {}).items()]
             write_table(output / TABLE, [*records, *over])
@@ -100,9 +103,11 @@ def run_batch(
     return records
 
 
-def _left_to_do(cases, job, output, overwrite, note) -> deque[PlannedCase]:
+def _left_to_do(
+    cases: Sequence[PlannedCase], job: Job, output: Path, overwrite: bool, note: Callable[[Record], None]
+) -> list[PlannedCase]:
     fingerprint = job.fingerprint
-    todo: deque[PlannedCase] = deque()
+    todo: list[PlannedCase] = []
     for case in cases:
         if not overwrite and is_done(case, output, fingerprint):
             note(read_record(case, output))
@@ -111,96 +116,90 @@ def _left_to_do(cases, job, output, overwrite, note) -> deque[PlannedCase]:
     return todo
 
 
-def _pipeline(todo, job, output, jobs, timeout, note) -> None:
-    """Read ahead on some threads, compute on this one, write behind on others; never more than ``jobs`` of each."""
-    readers, writers = (ThreadPoolExecutor(jobs, thread_name_prefix=name) for name in ("read", "write"))
-    reading: deque[_Running] = deque()
-    writing: deque[_Running] = deque()
-    try:
-        while todo or reading or writing:
-            while todo and len(reading) < jobs:
-                case = todo.popleft()
-                reading.append(_Running(case, readers.submit(_prepare, job, case)))
-            if reading:
-                current = reading.popleft()
-                try:
-                    scored = _infer(job, *_in_time(current, timeout))
-                except Exception as error:
-                    note(_failed(current.case, error))
-                else:
-                    done = writers.submit(_complete, job, current.case, *scored, output, timeout)
-                    writing.append(_Running(current.case, done))
-            while writing and (len(writing) >= jobs or not reading or writing[0].future.done()):
-                _note_written(writing.popleft(), timeout, note)
-    finally:
-        # What is still stuck is not waited for: a timeout would mean nothing if it were.
-        for pool in (readers, writers):
-            pool.shutdown(wait=False, cancel_futures=True)
+def _stages(job: Job, output: Path, jobs: int) -> list[Stage]:
+    return [
+        Stage("reading", lambda case, _, clock: _prepare(job, case), jobs),
+        Stage("computing", lambda case, item, clock: job.infer(item), 1),
+        Stage("writing", lambda case, item, clock: _complete(job, case, item, output, clock), jobs),
+    ]
 
 
-def _note_written(current: _Running, timeout: float | None, note: Callable[[Record], None]) -> None:
-    try:
-        note(_in_time(current, timeout))
-    except Exception as error:
-        note(_failed(current.case, error))
+def _noting(note: Callable[[Record], None], timeout: float | None) -> Callable[[PlannedCase, Exception], None]:
+    return lambda case, error: note(_failed(case, _too_long(case, error, timeout)))
 
 
-def _in_time(current: _Running, timeout: float | None):
-    try:
-        return current.future.result(timeout)
-    except FutureTimeout as error:
-        raise _too_long(current.case, timeout) from error
+def _explained(errors: list[FlipmapError], timeout: float | None) -> Callable[[PlannedCase, Exception], None]:
+    def failed(case: PlannedCase, error: Exception) -> None:
+        errors.append(explain(_too_long(case, error, timeout), {"name": case.name, "image": case.where}))
+
+    return failed
 
 
-def _too_long(case: PlannedCase, timeout: float | None) -> ScanError:
-    return ScanError(case.where, f"took longer than {timeout:g} s", "Look at the scan, or raise --timeout")
+def _too_long(case: PlannedCase, error: Exception, timeout: float | None) -> Exception:
+    if not isinstance(error, TookTooLong):
+        return error
+    reason = f"took longer than {timeout:g} s, and was given up while {error.doing}"
+    return ScanError(case.where, reason, "Look at the scan, or raise --timeout")
 
 
-def _prepare(job: Job, case: PlannedCase) -> tuple[dict, float]:
-    """The item on the model's grid, and the seconds that it took: a case's clock stands still while it waits."""
-    started = time.perf_counter()
+def _prepare(job: Job, case: PlannedCase) -> dict:
+    """The item on the model's grid."""
     try:
         _ = case.input_hashes  # of what is read now, before the map is made
     except OSError as error:
         raise ScanError(case.where, f"cannot be read ({error.strerror})", "Allow reading it") from error
-    return job.prepare(case.case), time.perf_counter() - started
+    return job.prepare(case.case)
 
 
-def _infer(job: Job, item: dict, spent: float) -> tuple[dict, float]:
-    started = time.perf_counter()
-    return job.infer(item), spent + time.perf_counter() - started
-
-
-def _complete(job: Job, case: PlannedCase, item: dict, spent: float, output: Path, timeout: float | None) -> Record:
+def _complete(job: Job, case: PlannedCase, item: dict, output: Path, clock: Clock) -> Record:
     """Finish a scored case and write its files, the sidecar last."""
-    started = time.perf_counter() - spent
     item = job.finish(item)
-    if timeout is not None and time.perf_counter() - started > timeout:
-        raise _too_long(case, timeout)
-    meta = item["image"].meta
     for key, (ending, kind) in case.outputs.items():
-        path = case.path(output, ending)
-        if kind == "json":
-            write_json(path, {"scan": case.name, **item[key]})
-            continue
-        if kind == "png":
-            found = item["findings"]["findings"]
-            save_case_picture(path, job.read(case.case), item["pred"], item["mask"], found, job.axial)
-            continue
-        values = np.asarray(item[key].cpu())[0]
-        if values.shape != tuple(meta["spatial_shape"]):
-            raise ScanError(case.where, f"its map has shape {values.shape}", "Report it")
-        write_map(path, values, np.asarray(meta["original_affine"]), np.dtype(kind), meta.get("original_unit", "mm"))
-    series = case.inputs["image"]
-    if isinstance(series, DicomSeries):
-        from ..io.dicom_results import write_parametric_map, write_segmentation
-
-        pred, mask = (np.asarray(item[key].cpu())[0] for key in ("pred", "mask"))
-        write_parametric_map(case.path(output, DICOM_OUTPUTS["pred"]), pred, series)
-        write_segmentation(case.path(output, DICOM_OUTPUTS["mask"]), mask, series, str(job.settings["method"]))
-    seconds = time.perf_counter() - started
+        if clock.given_up:
+            raise _GivenUp
+        _write_output(_Output(key, case.path(output, ending), kind), job, case, item)
+    if isinstance(case.inputs["image"], DicomSeries):
+        _write_dicom(job, case, item, output)
+    if clock.given_up:
+        raise _GivenUp
+    seconds = clock.seconds
     write_sidecar(case, output, job.fingerprint, job.settings, seconds)
     return Record.of(case.name, "done", item["findings"], seconds)
+
+
+class _Output(NamedTuple):
+    """A result of a case, its file, and how it is written (`bundle.batch.plan.OUTPUTS`)."""
+
+    key: str
+    path: Path
+    kind: str
+
+
+def _write_output(one: _Output, job: Job, case: PlannedCase, item: dict) -> None:
+    if one.kind == "json":
+        write_json(one.path, {"scan": case.name, **item[one.key]})
+        return
+    if one.kind == "png":
+        found = item["findings"]["findings"]
+        save_case_picture(one.path, job.read(case.case), item["pred"], item["mask"], found, job.axial)
+        return
+    meta, values = item["image"].meta, np.asarray(item[one.key].cpu())[0]
+    if values.shape != tuple(meta["spatial_shape"]):
+        raise ScanError(case.where, f"its map has shape {values.shape}", "Report it")
+    affine, unit = np.asarray(meta["original_affine"]), meta.get("original_unit", "mm")
+    write_map(one.path, values, affine, np.dtype(one.kind), unit, case.units if one.key == "pred" else "")
+
+
+def _write_dicom(job: Job, case: PlannedCase, item: dict, output: Path) -> None:
+    from ..io.dicom_results import write_parametric_map, write_segmentation
+
+    series = case.inputs["image"]
+    pred, mask = (np.asarray(item[key].cpu())[0] for key in ("pred", "mask"))
+    made_from = [job.fingerprint, *case.input_hashes.values()]
+    title = "flipmap anomaly map" if case.units == UNITS else "flipmap raw scores, not calibrated"
+    write_parametric_map(case.path(output, DICOM_OUTPUTS["pred"]), pred, series, case.units, title, made_from)
+    method = str(job.settings["method"])
+    write_segmentation(case.path(output, DICOM_OUTPUTS["mask"]), mask, series, method, made_from)
 
 
 def _failed(case: PlannedCase, error: Exception) -> Record:

@@ -15,10 +15,19 @@ from ..cases import stem
 from ..errors import ScanError
 from ..io.files import whole_file
 from ..io.nifti import write_map
+from ..scoring.calibration import RAW_UNITS
 
-__all__ = ["SaveFindingsd", "SaveMapsd", "Saver", "write_json"]
+__all__ = ["MAP", "RAW", "SaveFindingsd", "SaveMapsd", "Saver", "named", "write_json"]
 
 logger = logging.getLogger(__name__)
+
+
+MAP, RAW = "anomaly", "rawscore"  # in the names of files: calibrated, and not
+
+
+def named(suffix: str, units: object) -> str:
+    """A suffix with the word for what is in the file."""
+    return suffix.replace(MAP, RAW) if units == RAW_UNITS else suffix
 
 
 class Saver(SaveImaged):
@@ -39,6 +48,7 @@ class SaveMapsd(Saver):
         suffixes: one a key, without underscore.
         dtypes: NumPy type names on disk, one a key.
         source_key: the scan, for its name and geometry.
+        units_key: where the units of the maps stand; raw scores are named so in file and header.
 
     Raises:
         ScanError: when a map is not on the grid of its scan: better none than one in the wrong place.
@@ -52,8 +62,10 @@ class SaveMapsd(Saver):
         suffixes: Sequence[str],
         dtypes: Sequence[str],
         source_key: str = "image",
+        units_key: str = "units",
     ) -> None:
         super().__init__(keys)
+        self.units_key = units_key
         self.output_dir, self.suffixes, self.dtypes, self.source_key = Path(output_dir), suffixes, dtypes, source_key
 
     def __call__(self, data: Mapping[Hashable, object]) -> dict:
@@ -64,10 +76,10 @@ class SaveMapsd(Saver):
             values = np.asarray(d[key].cpu())[0]
             if values.shape != tuple(meta["spatial_shape"]):
                 raise ScanError(meta["filename_or_obj"], f"its map has shape {values.shape}", "Report it")
-            path = self.output_dir / f"{name}_{suffix}.nii.gz"
-            write_map(
-                path, values, np.asarray(meta["original_affine"]), np.dtype(dtype), meta.get("original_unit", "mm")
-            )
+            path = self.output_dir / f"{name}_{named(suffix, d.get(self.units_key))}.nii.gz"
+            said = d.get(self.units_key, "") if key == self.keys[0] else ""
+            affine, unit = np.asarray(meta["original_affine"]), meta.get("original_unit", "mm")
+            write_map(path, values, affine, np.dtype(dtype), unit, said)
             logger.debug("wrote %s", path)
         return d
 
@@ -80,22 +92,30 @@ class SaveFindingsd(Saver):
         output_dir: folder of the results; made when missing.
         suffix: without underscore.
         source_key: the scan, for its name.
+        units_key: as in `SaveMapsd`.
 
     Raises:
         OutputError: when a file cannot be written.
     """
 
     def __init__(
-        self, keys: KeysCollection, output_dir: str | Path, suffix: str = "findings", source_key: str = "image"
+        self,
+        keys: KeysCollection,
+        output_dir: str | Path,
+        suffix: str = "findings",
+        source_key: str = "image",
+        units_key: str = "units",
     ) -> None:
         super().__init__(keys)
         self.output_dir, self.suffix, self.source_key = Path(output_dir), suffix, source_key
+        self.units_key = units_key
 
     def __call__(self, data: Mapping[Hashable, object]) -> dict:
         d = dict(data)
         name = _name(d, self.source_key)
         for key in self.key_iterator(d):
-            write_json(self.output_dir / f"{name}_{self.suffix}.json", {"scan": name, **d[key]})
+            raw = f"{RAW}_" if d.get(self.units_key) == RAW_UNITS else ""
+            write_json(self.output_dir / f"{name}_{raw}{self.suffix}.json", {"scan": name, **d[key]})
         return d
 
 

@@ -21,17 +21,18 @@ from monai.inferers import Inferer
 from sklearn.metrics import average_precision_score, roc_auc_score
 from tqdm import tqdm
 
+from ..datasets import training_cases
 from ..errors import ScanError, cause_of
 from ..oct_cases import NORMAL
 from ..report.figures import save_images
-from ..scoring.calibration import Calibration, weights_hash, write_calibration
+from ..scoring.calibration import Calibration
 from ..scoring.findings import case_score
 from ..transforms.anomalies import RandSyntheticAnomaly
 from .metrics import Pooled
 from .protocol import RATES
 from .scores import inverted
 
-__all__ = ["THICKNESS", "benchmark_images", "calibrate_images", "thickness_score"]
+__all__ = ["THICKNESS", "benchmark_image_rows", "benchmark_images", "healthy_images", "thickness_score"]
 
 logger = logging.getLogger(__name__)
 
@@ -40,23 +41,40 @@ THICKNESS = "thickness of the retina, z-score"
 SMOOTHING = 8  # columns of the model's grid that a thickness is averaged over
 
 
-def calibrate_images(
+def healthy_images(
     cases: Sequence[dict],
-    methods: Mapping[str, Inferer],
+    method: Inferer,
     network: torch.nn.Module,
     preprocessing: Callable,
     device: torch.device,
-    path: str | Path,
-    weights: Sequence[str | Path],
     region: str,
-) -> None:
-    """Fit the calibration of every method on the organ in normal images and write it to ``path``."""
-    scored = _scored(cases, methods, network, preprocessing, device, region)
-    for name, method in methods.items():
-        settings = {k: v for k, v in vars(method).items() if isinstance(v, (str, int, float, bool))}
-        healthy = np.concatenate([image["voxels"][name] for image in scored])
-        write_calibration(path, name, Calibration.fit([healthy], weights_hash(*weights), settings))
-        logger.info("%s calibrated on %d healthy voxels → %s", name, len(healthy), path)
+) -> list[np.ndarray]:
+    """Raw scores of the organ in normal images, an array a patient."""
+    by_patient: dict[str, list[np.ndarray]] = {}
+    for image in _scored(cases, {"method": method}, network, preprocessing, device, region):
+        by_patient.setdefault(image["subject"], []).append(image["voxels"]["method"])
+    return [np.concatenate(voxels) for voxels in by_patient.values()]
+
+
+def benchmark_image_rows(
+    rows: Mapping[str, Mapping], dataset_dir: str | Path, output_dir: str | Path, split: str | Path | None, **settings
+) -> dict[str, dict]:
+    """The protocol over the rows of a config, see `bundle.evaluation.rows.load_rows`; the last row is pictured."""
+    from .rows import load_rows
+
+    jobs = load_rows(rows, "oct", **settings)
+    first = next(iter(jobs.values()))
+    return benchmark_images(
+        training_cases(dataset_dir, "test", "oct_all", split),
+        training_cases(dataset_dir, "validation", "oct", split),
+        {name: job.inferer for name, job in jobs.items()},
+        first.network,
+        first.preprocessing,
+        first.device,
+        output_dir,
+        first.region,
+        first.config.get_parsed_content("scored_ml"),
+    )
 
 
 def benchmark_images(

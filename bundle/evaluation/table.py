@@ -1,4 +1,4 @@
-"""The table of the protocol, as CSV for machines and Markdown for people; and calibration from the same scores."""
+"""The table of the protocol, as CSV for machines and Markdown for people."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ import numpy as np
 import torch
 from monai.inferers import Inferer
 
+from ..datasets import training_cases
 from ..report.figures import CasePanel, save_cases, save_curves
-from ..scoring.calibration import Calibration, weights_hash, write_calibration
+from ..scoring.calibration import Calibration
+from .calibrate import PERCENTILE
 from .metrics import Pooled
 from .patients import chosen_cases, group_rows, patient_rows, write_rows
 from .protocol import RATES, RAW, RAW_SMOOTHED, SIZES, MethodScores, evaluate, run_methods
+from .rows import load_rows, seen_methods
 from .scores import prepare, score_case
 
-__all__ = ["benchmark", "calibrate"]
+__all__ = ["benchmark", "benchmark_rows"]
 
 logger = logging.getLogger(__name__)
 
@@ -46,37 +49,49 @@ COLUMNS: dict[str, Callable[[Mapping], str]] = {
 Seen = tuple[Sequence[dict], Mapping[str, Inferer]]
 
 
-def calibrate(
-    cases: Sequence[dict],
-    methods: Mapping[str, Inferer],
-    network: torch.nn.Module,
-    preprocessing: Callable,
-    device: torch.device,
-    path: str | Path,
-    weights: Sequence[str | Path],
-    confidence: float | None = None,
-    seen: Seen = ((), {}),
-    by_depth: bool = False,
-) -> None:
-    """Fit the calibration of every method on healthy slices and write it to ``path``.
+def benchmark_rows(
+    rows: Mapping[str, Mapping],
+    seen: Sequence[str],
+    dataset_dir: str | Path,
+    output_dir: str | Path,
+    split: str | Path | None,
+    layout: str = "bids_lesion",
+    part: str = "test",
+    group_of: Callable[[str], str] | None = None,
+    **settings,
+) -> dict[str, dict]:
+    """The protocol over the rows of a config.
 
     Args:
-        cases: patients whose healthy slices count.
-        methods: name of the entry → inferer.
-        network, preprocessing, device: as in the main job.
-        path: the calibration file.
-        weights: that the entries are for.
-        confidence: see `Calibration.fit`.
-        seen: further patients, see `Seen`.
-        by_depth: calibrate at each depth of the brain too.
+        rows: see `bundle.evaluation.rows.load_rows`; the last one is looked at patient by patient.
+        seen: names of rows whose thresholds also count patients who trained, see `Seen`.
+        dataset_dir, split, layout: where the patients are.
+        output_dir: folder of the tables.
+        part: of the split that is tested.
+        group_of: name of a case → its hospital.
+        settings: ids that all rows share.
+
+    Returns:
+        row name → figures.
     """
-    kept = _with_seen(run_methods(cases, methods, network, preprocessing, device), seen, network, preprocessing, device)
-    for name, method in methods.items():
-        settings = {k: v for k, v in vars(method).items() if isinstance(v, (str, int, float, bool))}
-        healthy, depths = kept[name].healthy, kept[name].depths if by_depth else None
-        calibration = Calibration.fit(healthy, weights_hash(*weights), settings, confidence, depths)
-        write_calibration(path, name, calibration)
-        logger.info("%s calibrated on %d healthy voxels → %s", name, calibration.voxels, path)
+    jobs = load_rows(rows, **settings)
+    first = next(iter(jobs.values()))
+    tested, others, trained = (
+        training_cases(dataset_dir, one, layout, split) for one in (part, "validation", "training")
+    )
+    return benchmark(
+        tested,
+        others,
+        {name: job.inferer for name, job in jobs.items()},
+        first.network,
+        first.preprocessing,
+        first.device,
+        output_dir,
+        group_of,
+        {name: job.network for name, job in jobs.items()},
+        PERCENTILE,
+        (trained, seen_methods(jobs, list(seen))),
+    )
 
 
 def benchmark(
@@ -89,7 +104,7 @@ def benchmark(
     output_dir: str | Path,
     group_of: Callable[[str], str] | None = None,
     others: Mapping[str, torch.nn.Module] | None = None,
-    confidence: float | None = None,
+    percentile: float | None = None,
     seen: Seen = ((), {}),
 ) -> dict[str, dict]:
     """Run the protocol and write ``table.csv`` (every figure), ``table.md`` (the main ones), ``curves.png``
@@ -103,38 +118,38 @@ def benchmark(
         output_dir: folder of the tables.
         group_of: name of a case → its hospital; adds ``groups.csv`` with the last method's figures of each.
         others: name → network, for methods that ask one of their own.
-        confidence: of the thresholds, see `Calibration.fit`.
+        percentile: of the thresholds, see `Calibration.fit`.
         seen: patients beside ``healthy_cases``, see `Seen`.
 
     Returns:
         row name → figures.
     """
     healthy = run_methods(healthy_cases, methods, network, preprocessing, device, others)
-    healthy = _with_seen(healthy, seen, network, preprocessing, device)
+    healthy = _with_seen(healthy, seen, network, preprocessing, device, others)
     kept = run_methods(cases, methods, network, preprocessing, device, others)
-    units = {name: Calibration.fit(scores.healthy, confidence=confidence) for name, scores in healthy.items()}
+    known = {name: Calibration.fit(scores.healthy, percentile=percentile) for name, scores in healthy.items()}
     rows = {}
     for name, scores in kept.items():
-        rows[name] = evaluate(scores, {rate: units[name].threshold(rate) for rate in RATES})
+        rows[name] = evaluate(scores, {rate: known[name].threshold(rate) for rate in RATES})
         figures = [rows[name][f"auprc_{place}"] for place in ("head", "masked", "brain")]
         logger.info("%s: AUPRC %.3f whole head, %.3f masked, %.3f brain", name, *figures)
     output_dir = Path(output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
     _write_csv(output_dir / "table.csv", rows)
     (output_dir / "table.md").write_text(
-        _markdown(rows, len(cases), len(healthy_cases), seen, confidence), encoding="utf-8"
+        _markdown(rows, len(cases), len(healthy_cases), seen, percentile), encoding="utf-8"
     )
     save_curves(output_dir / "curves.png", {n: Pooled.of(k.masked(), k.lesions).curve() for n, k in kept.items()})
     last = next(reversed(methods))
-    patients = patient_rows(kept, last, units[last].threshold(RATES[0]))
+    patients = patient_rows(kept, last, known[last].threshold(RATES[0]))
     write_rows(output_dir / "patients.csv", patients)
     if group_of:
         write_rows(output_dir / "groups.csv", group_rows(kept[last], group_of))
     panels = []
     for title, name in chosen_cases(patients).items():
         case = prepare(next(c for c in cases if c["name"] == name), preprocessing)
-        scores = score_case(case, methods[last], network, preprocessing, device).scores
-        panels.append(CasePanel(title, case.intensity, case.lesion, np.where(case.brain, units[last](scores), 0)))
+        scores = score_case(case, methods[last], (others or {}).get(last, network), preprocessing, device).scores
+        panels.append(CasePanel(title, case.intensity, case.lesion, np.where(case.brain, known[last](scores), 0)))
     save_cases(output_dir / "cases.png", panels)
     return rows
 
@@ -143,10 +158,12 @@ def _rows_of(seen: Seen) -> list[str]:
     return [RAW, RAW_SMOOTHED, *seen[1]]
 
 
-def _with_seen(kept: dict[str, MethodScores], seen: Seen, network, preprocessing, device) -> dict[str, MethodScores]:
+def _with_seen(
+    kept: dict[str, MethodScores], seen: Seen, network, preprocessing, device, others
+) -> dict[str, MethodScores]:
     """What was kept of each method, with the healthy voxels of the patients that the network has seen."""
     if seen[0]:
-        for name, more in run_methods(*seen, network, preprocessing, device).items():
+        for name, more in run_methods(*seen, network, preprocessing, device, others).items():
             kept[name].healthy += more.healthy
             kept[name].depths += more.depths
     return kept
@@ -169,8 +186,8 @@ def _write_csv(path: Path, rows: Mapping[str, Mapping]) -> None:
             writer.writerow([name, *(f"{value:.6g}" for value in flat.values())])
 
 
-def _markdown(rows: Mapping[str, Mapping], patients: int, healthy: int, seen: Seen, confidence: float | None) -> str:
-    sure = f", with {100 * confidence:g} % confidence" if confidence else ""
+def _markdown(rows: Mapping[str, Mapping], patients: int, healthy: int, seen: Seen, percentile: float | None) -> str:
+    sure = f", at the {100 * percentile:g}th percentile of a bootstrap over them" if percentile else ""
     more = f" (those of {', '.join(_rows_of(seen))}: of {healthy + len(seen[0])})" if seen[0] else ""
     lines = [
         f"{patients} test patients; thresholds from the tumour-free slices of {healthy} others{more}{sure}; 95 % "

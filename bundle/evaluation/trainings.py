@@ -1,4 +1,4 @@
-"""What other weights than the bundle's come to: the default and its flips, in units made for those weights."""
+"""What other weights than the bundle's come to: the default and its flips, calibrated for those weights."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from monai.bundle import ConfigParser
 from .. import bundle_root
 from ..errors import WeightsError
 from ..methods.intensity import Intensity
+from ..modalities import DEFAULT, modality_of
 from ..scoring.calibration import read_calibration
+from .calibrate import calibrate
 from .metrics import Pooled
 from .protocol import RATES, RAW, RAW_SMOOTHED, dice, run_methods
-from .units import DEFAULT, make_units
 
-__all__ = ["BASELINE", "FLIPS", "Patient", "ensure_units", "figures", "maps_of"]
+__all__ = ["BASELINE", "FLIPS", "Patient", "ensure_calibration", "figures", "maps_of"]
 
 BASELINE = "intensity, smoothed"
-FLIPS = "structured_flips"
+FLIPS, FUSED = "structured_flips", "fused"
 
 
 class Patient(NamedTuple):
@@ -32,12 +33,14 @@ class Patient(NamedTuple):
     healthy: np.ndarray
 
 
-def ensure_units(weights: str | Path, folder: str | Path, dataset_dir: str | Path, split: str | Path) -> ConfigParser:
-    """Make the units of the default and its parts for these weights, unless they are there.
+def ensure_calibration(
+    weights: str | Path, folder: str | Path, dataset_dir: str | Path, split: str | Path
+) -> ConfigParser:
+    """Calibrate the default, its parts and its flips for these weights, unless that is done.
 
     Args:
         weights: of autoencoder and denoiser.
-        folder: where the units are kept.
+        folder: where the calibrations are kept.
         dataset_dir: of the scans.
         split: whose validation and training patients they are made of.
 
@@ -45,19 +48,17 @@ def ensure_units(weights: str | Path, folder: str | Path, dataset_dir: str | Pat
         the config of the main job with these weights.
     """
     ids = {
-        "bundle_root": bundle_root(),
-        "dataset_dir": str(dataset_dir),
         "weights": str(weights),
-        "calibration": str(Path(folder) / "calibration.json"),
+        "tables": str(Path(folder) / "calibration.json"),
         "network_def#restoration": "$None",  # None itself would be taken for no override
     }
     parser = ConfigParser()
     parser.read_config(Path(bundle_root()) / "configs" / "inference.json")
-    parser.update(ids)
+    parser.update({"bundle_root": bundle_root(), **ids})
     try:
-        read_calibration(ids["calibration"], DEFAULT, parser.get_parsed_content("calibrated_weights"))
+        read_calibration(ids["tables"], parser["method"], parser.get_parsed_content("calibrated_weights"))
     except WeightsError:
-        make_units(only=(FLIPS, "intensity", DEFAULT), split=str(split), **ids)
+        calibrate(dataset_dir, only=(FLIPS, DEFAULT), split=split, **ids)
     return parser
 
 
@@ -66,11 +67,17 @@ def maps_of(cases: Sequence[dict], parser: ConfigParser) -> dict[str, list[Patie
 
     Args:
         cases: patients with labels.
-        parser: the main job, from `ensure_units`.
+        parser: the main job, from `ensure_calibration`.
     """
     network, preprocessing, device = (parser.get_parsed_content(key) for key in ("network", "preprocessing", "device"))
     default = parser.get_parsed_content("inferer")
-    methods = {DEFAULT: default, FLIPS: default.methods[FLIPS], BASELINE: Intensity(smoothing=2.0, across=0.7)}
+    flips = ConfigParser()
+    flips.read_config([str(path) for path in modality_of("flair").configs(FLIPS)])
+    methods = {
+        FUSED: default,
+        FLIPS: flips.get_parsed_content("inferer"),
+        BASELINE: Intensity(smoothing=2.0, across=0.7),
+    }
     patients = {}
     for name, kept in run_methods(cases, methods, network, preprocessing, device).items():
         if name in (RAW, RAW_SMOOTHED):

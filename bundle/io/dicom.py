@@ -18,6 +18,7 @@ from monai.data import MetaTensor
 
 from ..errors import DatasetError, ScanError
 from .nifti import scan_from_array
+from .volumes import READERS
 
 __all__ = ["DicomSeries", "find_series", "read_series", "volume_of"]
 
@@ -28,7 +29,7 @@ TAGS = [
     "SeriesDescription", "ProtocolName", "SeriesNumber", "InstanceNumber", "Rows", "Columns", "NumberOfFrames",
     "ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing",
 ]  # fmt: skip
-OTHERS = (".nii", ".nii.gz", ".json", ".csv", ".txt", ".png", ".html")  # not worth opening
+OTHERS = (*READERS, ".raw", ".json", ".csv", ".txt", ".png", ".html")  # not worth opening
 LEAST_SLICES = 5  # fewer are a localizer or a fragment
 ANGLE = 1e-3  # cosine's distance from 1 at which two orientations differ
 TILT = 0.5  # degrees between the stack and the normal of its slices

@@ -5,6 +5,7 @@ They carry the patient of their source, as they must to find their place there. 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,9 @@ SERIES_NUMBERS = {"map": 9001, "mask": 9002}
 WINDOW = (2.0, 4.0)  # centre and width: one healthy voxel in a hundred in the middle
 
 
-def write_segmentation(path: str | Path, mask: np.ndarray, series: DicomSeries, method: str) -> None:
+def write_segmentation(
+    path: str | Path, mask: np.ndarray, series: DicomSeries, method: str, made_from: Sequence[str]
+) -> None:
     """The mask as a DICOM Segmentation, one segment, binary.
 
     Args:
@@ -29,6 +32,8 @@ def write_segmentation(path: str | Path, mask: np.ndarray, series: DicomSeries, 
         mask: (X, Y, Z) on the grid of `bundle.io.dicom.read_series`.
         series: that it was made from.
         method: name, for the algorithm.
+        made_from: what else its content follows from, hashes of inputs, settings and weights: the same run gives the
+            same UIDs, any other run gives others.
 
     Raises:
         ScanError: when the series is no longer as it was.
@@ -58,13 +63,17 @@ def write_segmentation(path: str | Path, mask: np.ndarray, series: DicomSeries, 
         content_label="ANOMALY",
         content_description="Above the threshold of the anomaly map",
         series_description="flipmap anomaly mask",
-        **_identity("mask", series),
+        **_identity("mask", series, made_from),
     )
     _save(path, dataset)
 
 
-def write_parametric_map(path: str | Path, anomaly: np.ndarray, series: DicomSeries) -> None:
-    """The map as a DICOM Parametric Map, float32; arguments and errors as `write_segmentation`."""
+def write_parametric_map(
+    path: str | Path, anomaly: np.ndarray, series: DicomSeries, units: str, title: str, made_from: Sequence[str]
+) -> None:
+    """The map as a DICOM Parametric Map, float32; ``units`` of its values in words, ``title`` of its series; else as
+    `write_segmentation`.
+    """
     import highdicom
     from pydicom.sr.codedict import codes
 
@@ -72,7 +81,7 @@ def write_parametric_map(path: str | Path, anomaly: np.ndarray, series: DicomSer
     values = np.asarray(anomaly, dtype=np.float32)
     mapping = highdicom.pm.RealWorldValueMapping(
         lut_label="ANOMALY",
-        lut_explanation="-log10 of the healthy tail probability",
+        lut_explanation=units,
         unit=codes.UCUM.NoUnits,
         value_range=(float(values.min()), float(max(values.max(), values.min() + 1e-3))),
         slope=1.0,
@@ -87,17 +96,18 @@ def write_parametric_map(path: str | Path, anomaly: np.ndarray, series: DicomSer
         window_width=WINDOW[1],
         content_label="ANOMALY",
         content_description="Anomaly map",
-        series_description="flipmap anomaly map",
-        **_identity("map", series),
+        series_description=title,
+        **_identity("map", series, made_from),
     )
     _save(path, dataset)
 
 
-def _identity(kind: str, series: DicomSeries) -> dict:
-    """Attributes of a result; its UIDs follow from the source's, so that the same run gives the same file."""
+def _identity(kind: str, series: DicomSeries, made_from: Sequence[str]) -> dict:
+    """Attributes of a result; its UIDs follow from all that its content follows from."""
     from pydicom.uid import generate_uid
 
-    uids = [generate_uid(entropy_srcs=[series.uid, kind, __version__, level]) for level in ("series", "instance")]
+    sources = [series.uid, kind, __version__, *made_from]
+    uids = [generate_uid(entropy_srcs=[*sources, level]) for level in ("series", "instance")]
     return {
         "series_instance_uid": uids[0],
         "sop_instance_uid": uids[1],

@@ -20,6 +20,7 @@ from .nifti import read_scan
 __all__ = ["ASSUMED_UM", "PICTURES", "VENDORS", "oct_scan", "read_oct"]
 
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+NIFTI = (".nii.gz", ".nii")
 DICOM_ENDINGS = (".dcm", ".dicom")
 #: Pixel along the B-scan, pixel into depth, and step between B-scans, µm, where a file says nothing: Spectralis.
 ASSUMED_UM = (11.5, 3.87, 120.0)
@@ -51,7 +52,7 @@ def read_oct(path: str | Path | Sequence[str | Path], voxel_um: Sequence[float] 
         name = path.name.lower()
         if path.is_dir():
             return _from_pictures(path, sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURES), voxel_um)
-        if name.endswith((".nii", ".nii.gz")):
+        if name.endswith(NIFTI):
             return _from_nifti(path, voxel_um)
         if path.suffix.lower() in PICTURES:
             return _from_pictures(path, [path], voxel_um)

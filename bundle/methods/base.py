@@ -15,6 +15,7 @@ from scipy import ndimage
 from ..networks.anomaly_network import AnomalyNetwork
 from ..precision import autocast
 from ..scoring.guided import sharpened
+from ..threads import ARITHMETIC
 
 __all__ = ["SliceMethod", "smoothed_across"]
 
@@ -26,6 +27,8 @@ def smoothed_across(scores: np.ndarray, sigma: float) -> np.ndarray:
 
 class SliceMethod(Inferer):
     """A method that scores axial slices. It keeps nothing between calls: one object may serve every request.
+
+    On a CPU the slices go over the threads of `bundle.threads.ARITHMETIC`.
 
     A subclass gives `score`. Everything else is the same for all methods, so that only the score differs when they
     are compared.
@@ -42,7 +45,7 @@ class SliceMethod(Inferer):
 
     def __init__(
         self,
-        slices_per_pass: int = 8,
+        slices_per_pass: int = 4,
         smoothing: float = 0.0,
         sharpening: int = 0,
         across: float = 0.0,
@@ -102,14 +105,19 @@ class SliceMethod(Inferer):
         multiple = network.multiple
         extra = [-size % multiple for size in slices.shape[2:]]
         padded = F.pad(slices, (0, extra[1], 0, extra[0]))
-        numbers = torch.arange(len(slices))
-        parts = []
-        with autocast(volume.device, self.precision):
-            for batch, which in zip(
-                padded.split(self.slices_per_pass), numbers.split(self.slices_per_pass), strict=True
-            ):
-                parts.append(self.score(batch, which, network).float())
-        scores = self.finished(torch.cat(parts)[..., : slices.shape[2], : slices.shape[3]], slices)
+        batches = list(
+            zip(padded.split(self.slices_per_pass), torch.arange(len(slices)).split(self.slices_per_pass), strict=True)
+        )
+
+        def scored(batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+            # Autocast and gradients are settings of a thread.
+            with torch.no_grad(), autocast(volume.device, self.precision):
+                part = batch[0].contiguous(memory_format=torch.channels_last)
+                return self.score(part, batch[1], network).float()
+
+        parts = ARITHMETIC.map(scored, batches) if volume.device.type == "cpu" else [scored(one) for one in batches]
+        with ARITHMETIC.turn():
+            scores = self.finished(torch.cat(parts)[..., : slices.shape[2], : slices.shape[3]], slices)
         scores = smoothed_across(scores.movedim(0, -1).cpu().numpy(), self.across)
         # What the preprocessing has put to zero (air, fill) is nothing to score.
         something = volume.amax(0).cpu().numpy() > 0

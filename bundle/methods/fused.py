@@ -1,4 +1,4 @@
-"""Fusion: the maps of several methods, each in units of its own healthy distribution, averaged."""
+"""Fusion: the maps of several methods, each calibrated on its own healthy distribution, averaged."""
 
 from __future__ import annotations
 
@@ -13,11 +13,17 @@ from monai.inferers import Inferer
 from monai.utils import convert_to_dst_type
 from torch import nn
 
-from ..scoring.calibration import read_calibration
+from ..scoring.calibration import Calibration, read_calibration
+from ..scoring.described import described
 from ..transforms.brain_depth import brain_depth
 from .base import smoothed_across
 
-__all__ = ["Fused"]
+__all__ = ["Fused", "part_entry"]
+
+
+def part_entry(name: str) -> str:
+    """Entry of the calibration file of a part of the fusion: it differs from the method on its own."""
+    return f"fused.{name}"
 
 
 class Fused(Inferer):
@@ -27,11 +33,13 @@ class Fused(Inferer):
     were calibrated by depth are asked how rare their score is at that depth.
 
     Args:
-        methods: name in the calibration file → method.
-        calibration: that file.
+        methods: name → method; its entry of the calibration file is ``fused.<name>``.
+        tables: that file.
         shares: name → weight; equal by default.
         networks: name → part of a `FusedNetwork` that the method asks; by default all ask the network as it is.
         weights: weights files to check the entries against; none skips the check.
+        preprocessing: of the job, to check the entries against; none skips the check.
+        checked: False takes the entries as they are, to bring the parts to one scale and no more.
         across: sigma of a Gaussian across slices over the mean, in slices; 0 for none.
 
     Raises:
@@ -41,23 +49,29 @@ class Fused(Inferer):
     def __init__(
         self,
         methods: Mapping[str, Inferer],
-        calibration: str | Path,
+        tables: str | Path,
         shares: Mapping[str, float] | None = None,
         networks: Mapping[str, str] | None = None,
         weights: Sequence[str | Path] = (),
+        preprocessing: object = None,
+        checked: bool = True,
         across: float = 0.0,
     ) -> None:
         self.methods, self.networks, self.across = dict(methods), dict(networks or {}), across
         shares = dict(shares or dict.fromkeys(self.methods, 1.0))
         self.shares = {name: shares[name] / sum(shares.values()) for name in self.methods}
-        self.calibration, self.weights = Path(calibration), tuple(weights)
-        self.calibrations = {name: read_calibration(calibration, name, weights) for name in self.methods}
+        self._tables, self._weights = Path(tables), tuple(weights) if checked else ()
+        self._preprocessing = preprocessing if checked else None
+        self.calibrations = {name: self._read(name, part_entry(name)) for name in self.methods}
+
+    def _read(self, name: str, entry: str) -> Calibration:
+        made_with = described(preprocessing=self._preprocessing, inferer=self.methods[name])
+        return read_calibration(self._tables, entry, self._weights, made_with if self._preprocessing else None)
 
     def with_entries(self, entries: Mapping[str, str]) -> Fused:
         """The same, some methods with another entry of the calibration file: method → entry."""
         twin = copy.copy(self)
-        read = {name: read_calibration(self.calibration, entry, self.weights) for name, entry in entries.items()}
-        twin.calibrations = {**self.calibrations, **read}
+        twin.calibrations = {**self.calibrations, **{name: self._read(name, entry) for name, entry in entries.items()}}
         return twin
 
     def __call__(self, inputs: torch.Tensor, network: nn.Module, *args, **kwargs) -> torch.Tensor:
@@ -75,7 +89,8 @@ class Fused(Inferer):
         for name, method in self.methods.items():
             asked = network.parts[self.networks[name]] if name in self.networks else network
             raw = method(inputs, asked).cpu().numpy()
-            total += self.shares[name] * self.calibrations[name](raw, _like(depth, raw))
+            # Not capped: what the parts say beyond their tables still ranks, and the fusion is calibrated itself.
+            total += self.shares[name] * self.calibrations[name](raw, _like(depth, raw), capped=False)
         total = smoothed_across(total, self.across) * (inputs.amax(1, keepdim=True) > 0).cpu().numpy()
         maps = torch.from_numpy(total).to(inputs.device)
         return convert_to_dst_type(maps, inputs)[0] if isinstance(inputs, MetaTensor) else maps

@@ -1,9 +1,9 @@
 """From raw scores to units that mean something: minus the decimal logarithm of the healthy tail probability.
 
-A map of value 2 marks voxels as high as 1 % of the voxels of healthy heads, 3 marks 0.1 %. The table is made once, on
-held-out healthy slices, for a method with its settings and one set of weights; it is the same for every scan, so
-values compare across scans, and across methods. Patients differ more than voxels do, and a table is made of few of
-them, so the tail can be taken at the upper end of what other patients like them would give.
+A map of value 2 marks voxels as high as 1 % of the voxels of healthy brains, 3 marks 0.1 %. The table is made once, on
+held-out healthy slices, for one set of weights, one preprocessing and one method with its settings, and is refused for
+any other; it is the same for every scan, so values compare across scans, and across methods. A table knows no tail
+rarer than its voxels: it ends there, and so do the values.
 """
 
 from __future__ import annotations
@@ -23,13 +23,36 @@ from monai.transforms import MapTransform
 
 from ..errors import WeightsError
 from ..io.files import whole_file
-from .tail import Table, tail_table, values_of
+from .described import described, differences_between
+from .tail import Table, check_table, tail_table, values_of
 
-__all__ = ["Calibrated", "Calibration", "read_calibration", "weights_hash", "write_calibration"]
+__all__ = [
+    "RAW_UNITS",
+    "UNCALIBRATED",
+    "UNITS",
+    "Calibrated",
+    "Calibration",
+    "is_uncalibrated",
+    "read_calibration",
+    "weights_hash",
+    "write_calibration",
+]
 
+UNITS = "-log10 of the healthy tail probability"
+RAW_UNITS = "raw score of the method, not calibrated"
+UNCALIBRATED = "none"  # in place of a calibration file: raw scores are asked for
 #: Bounds of the layers of the brain that have a table of their own, mm below its surface.
 DEPTHS_MM = (0.0, 4.0, 8.0, 13.0, 20.0, 32.0)
 LEAST_VOXELS = 5000  # a layer that has fewer takes the table of all
+ANEW = (
+    "Make it anew (python scripts/calibrate.py --dataset_dir DATA --only {method}), go back to those settings, or set "
+    "calibration=none for raw scores"
+)
+
+
+def is_uncalibrated(calibration: str | Path | None) -> bool:
+    """Whether raw scores are asked for in place of a calibration file."""
+    return calibration is None or str(calibration).lower() == UNCALIBRATED
 
 
 @dataclass(frozen=True)
@@ -38,88 +61,125 @@ class Calibration:
 
     Attributes:
         score: raw scores.
-        value: −log10 P(healthy score ≥ score), of the upper bound of P where there is a ``confidence``.
-        voxels: healthy head voxels that the table was made of.
+        value: −log10 P(healthy score ≥ score), of the bootstrap percentile of P where there is a ``percentile``.
+        voxels: healthy voxels that the table was made of.
         weights: hash of the weights (`weights_hash`).
-        settings: of the method.
-        confidence: of the bound; None where the tail is that of the voxels as they are.
+        made_with: settings of preprocessing and method (`bundle.scoring.described.described`).
+        percentile: of the bootstrap over patients; None where the tail is that of the voxels as they are.
+        patients: that the voxels are of.
         layers: a table for each layer of `DEPTHS_MM`, where scores were calibrated by depth too.
     """
 
     score: tuple[float, ...] = field(repr=False)
     value: tuple[float, ...] = field(repr=False)
     voxels: int
-    weights: str
-    settings: dict = field(default_factory=dict)
-    confidence: float | None = None
+    weights: str = ""
+    made_with: dict = field(default_factory=dict, repr=False)
+    percentile: float | None = None
+    patients: int = 1
     layers: tuple[Table, ...] = field(default=(), repr=False)
+
+    def __post_init__(self) -> None:
+        for table in ((self.score, self.value), *self.layers):
+            check_table(table)
 
     @classmethod
     def fit(
         cls,
         healthy: Sequence[np.ndarray],
         weights: str = "",
-        settings: dict | None = None,
-        confidence: float | None = None,
+        made_with: Mapping | None = None,
+        percentile: float | None = None,
         depths: Sequence[np.ndarray] | None = None,
     ) -> Calibration:
-        """Make the table. It ends where ten voxels are left; higher scores go on along the slope of its last decade.
+        """Make the table. It ends where ten voxels are left.
 
         Args:
             healthy: raw scores of healthy voxels, an array of any shape a patient.
-            weights, settings: to keep with it.
-            confidence: share of draws of as many patients (bootstrap) whose tail may at most be as heavy as the
-                table says; None, or a single patient, takes the pooled tail.
+            weights, made_with: to keep with it.
+            percentile: of the bootstrap over patients, see `bundle.scoring.tail.tail_table`. It speaks of the mean
+                over as many patients as calibrated, not of a single one.
             depths: of the same voxels below the surface of the organ, mm; adds the tables of the layers.
 
         Raises:
-            ValueError: when no voxel is given, or ``confidence`` is not between 0 and 1.
+            ValueError: when no voxel is given, all scores are equal, or ``percentile`` is not between 0 and 1.
         """
-        table, layers = tail_table(healthy, confidence), []
+        table, layers = tail_table(healthy, percentile), []
         for nearest, deepest in zip(DEPTHS_MM, (*DEPTHS_MM[1:], np.inf), strict=True) if depths is not None else ():
             pairs = zip(healthy, depths, strict=True)
             layer = [scores[(depth >= nearest) & (depth < deepest)] for scores, depth in pairs]
-            layers.append(tail_table(layer, confidence) if sum(map(len, layer)) >= LEAST_VOXELS else table)
-        return cls(*table, sum(map(np.size, healthy)), weights, settings or {}, confidence, tuple(layers))
+            layers.append(tail_table(layer, percentile) if sum(map(len, layer)) >= LEAST_VOXELS else table)
+        voxels, patients = sum(map(np.size, healthy)), sum(np.size(one) > 0 for one in healthy)
+        return cls(*table, voxels, weights, dict(made_with or {}), percentile, patients, tuple(layers))
+
+    @property
+    def end(self) -> float:
+        """The highest value that the table knows; a voxel of this value is at least as rare."""
+        return float(self.value[-1])
 
     def threshold(self, rate: float) -> float:
         """The raw score that this share of healthy voxels reaches (0 < ``rate`` < 1), at most at the table's end."""
         return float(np.interp(-np.log10(rate), self.value, self.score))
 
-    def __call__(self, score: np.ndarray, depth: np.ndarray | None = None) -> np.ndarray:
-        """Raw scores of any shape → values; 0 for a score of 0, strictly rising above the table.
+    def __call__(self, score: np.ndarray, depth: np.ndarray | None = None, capped: bool = True) -> np.ndarray:
+        """Raw scores of any shape → values; 0 for a score of 0.
 
-        ``depth`` of the same voxels, mm, asks the tables of the layers, between whose middles values are interpolated;
-        without it, or without layers, one table is for all.
+        Args:
+            score: raw scores.
+            depth: of the same voxels, mm: asks the tables of the layers, between whose middles values are
+                interpolated; without it, or without layers, one table is for all.
+            capped: see `bundle.scoring.tail.values_of`.
         """
         if depth is None or not self.layers:
-            return values_of((self.score, self.value), score)
+            return values_of((self.score, self.value), score, capped)
         middles = [*(np.mean(pair) for pair in pairwise(DEPTHS_MM)), DEPTHS_MM[-1]]
         place = np.interp(depth, middles, np.arange(len(middles)))
         value = np.zeros(np.shape(score), np.float32)
         for number, table in enumerate(self.layers):
             share = np.clip(1 - np.abs(place - number), 0, 1)
             near = share > 0
-            value[near] += share[near] * values_of(table, np.asarray(score)[near])
+            value[near] += share[near] * values_of(table, np.asarray(score)[near], capped)
         return value
 
 
 class Calibrated(MapTransform):
-    """Apply the calibration of a method to maps of raw scores.
+    """Apply the calibration of a method to maps of raw scores, and say in which units the maps are.
 
     Args:
         keys: keys of raw maps (1, X, Y, Z).
-        path: the calibration file.
+        path: the calibration file; ``none`` leaves the raw scores.
         method: name of its entry.
-        weights: weights files to check the entry against; none skips the check.
+        weights: weights files that the entry must have been made with; none skips the check.
+        parts: ``preprocessing`` and ``inferer`` of the job, whose settings must be those that the entry was made with;
+            none skips the check.
+        units_key: where the units go, `UNITS` or `RAW_UNITS`.
+        end_key: where the highest value that the table knows goes; absent with raw scores.
+
+    Raises:
+        WeightsError: when the entry is missing, broken, or made with other weights or settings.
     """
 
-    def __init__(self, keys: KeysCollection, path: str | Path, method: str, weights: Sequence[str | Path] = ()) -> None:
+    def __init__(
+        self,
+        keys: KeysCollection,
+        path: str | Path,
+        method: str,
+        weights: Sequence[str | Path] = (),
+        parts: Mapping[str, object] | None = None,
+        units_key: str = "units",
+        end_key: str = "table_end",
+    ) -> None:
         super().__init__(keys)
-        self.calibration = read_calibration(path, method, weights)
+        raw = is_uncalibrated(path)
+        self.calibration = None if raw else read_calibration(path, method, weights, described(**(parts or {})))
+        self.units_key, self.end_key = units_key, end_key
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict:
         d = dict(data)
+        d[self.units_key] = UNITS if self.calibration else RAW_UNITS
+        if self.calibration is None:
+            return d
+        d[self.end_key] = self.calibration.end
         for key in self.key_iterator(d):
             values = torch.from_numpy(self.calibration(d[key].cpu().numpy()))
             d[key] = type(d[key])(values, meta=d[key].meta) if hasattr(d[key], "meta") else values
@@ -154,30 +214,34 @@ def _hash_of(stamps: tuple[tuple[str, int, int], ...]) -> str:
     return digest.hexdigest()[:16]
 
 
-def read_calibration(path: str | Path, method: str, weights: Sequence[str | Path] = ()) -> Calibration:
+def read_calibration(
+    path: str | Path, method: str, weights: Sequence[str | Path] = (), made_with: Mapping | None = None
+) -> Calibration:
     """The entry of a method.
 
     Args:
         path: the calibration file.
         method: name of the entry.
         weights: weights files that it must have been made with; none skips the check.
+        made_with: settings that it must have been made with; none skips the check.
 
     Raises:
-        WeightsError: when file or entry is missing or broken, or made with other weights.
+        WeightsError: when file or entry is missing or broken, or made with other weights or settings.
     """
     try:
         entries = json.loads(Path(path).read_text())
         calibration = Calibration(**entries[method])
     except KeyError as error:
         known = ", ".join(entries)
-        raise WeightsError(
-            path, f"no entry {method!r}, only {known}", "Calibrate the method: docs/training.md"
-        ) from error
+        raise WeightsError(path, f"no entry {method!r}, only {known}", ANEW.format(method=method)) from error
     except (OSError, ValueError, TypeError) as error:
         raise WeightsError(path, f"no calibration ({error})", "Take the file that came with the weights") from error
     if weights and weights_hash(*weights) != calibration.weights:
         files = ", ".join(map(str, weights))
-        raise WeightsError(path, f"its entry {method!r} is not for {files}", "Calibrate anew: docs/training.md")
+        raise WeightsError(path, f"its entry {method!r} is not for {files}", ANEW.format(method=method))
+    if made_with and (differing := differences_between(calibration.made_with, made_with)):
+        reason = f"its entry {method!r} is for other settings: {differing}"
+        raise WeightsError(path, reason, ANEW.format(method=method))
     return calibration
 
 
@@ -187,7 +251,18 @@ def write_calibration(path: str | Path, method: str, calibration: Calibration) -
     entries = json.loads(path.read_text()) if path.exists() else {}
     entry = {key: _rounded(value) for key, value in asdict(calibration).items() if value != ()}
     with whole_file(path) as temporary:
-        temporary.write_text(json.dumps({**entries, method: entry}) + "\n")
+        temporary.write_text(_in_lines({**entries, method: entry}))
+
+
+def _in_lines(entries: Mapping[str, Mapping]) -> str:
+    """JSON with a line a column, so that a change of one entry is seen as such."""
+    said = [
+        f" {json.dumps(name)}: {{\n"
+        + ",\n".join(f"  {json.dumps(k)}: {json.dumps(v)}" for k, v in entry.items())
+        + "\n }"
+        for name, entry in entries.items()
+    ]
+    return "{\n" + ",\n".join(said) + "\n}\n"
 
 
 def _rounded(value: object) -> object:

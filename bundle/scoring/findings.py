@@ -12,7 +12,16 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from scipy import ndimage
 
-__all__ = ["FindFindingsd", "Finding", "RemoveSmalld", "SmoothMapd", "case_score", "find_findings", "voxel_sizes"]
+__all__ = [
+    "FindFindingsd",
+    "Finding",
+    "RemoveSmalld",
+    "SmoothMapd",
+    "case_score",
+    "find_findings",
+    "voxel_millilitres",
+    "voxel_sizes",
+]
 
 CORNERS = np.ones((3, 3, 3), bool)  # voxels that touch at a corner belong together
 SCORED_ML = 1.0  # of a head
@@ -49,6 +58,11 @@ def voxel_sizes(affine: np.ndarray) -> np.ndarray:
     return np.linalg.norm(np.asarray(affine, dtype=float)[:3, :3], axis=0)
 
 
+def voxel_millilitres(affine: np.ndarray) -> float:
+    """Volume of a voxel, ml, from a 4 x 4 affine in mm; sheared or not."""
+    return float(abs(np.linalg.det(np.asarray(affine, dtype=float)[:3, :3]))) / 1000
+
+
 def find_findings(anomaly: np.ndarray, mask: np.ndarray, affine: np.ndarray, threshold: float) -> list[Finding]:
     """The components of a mask, described, the largest excess first.
 
@@ -59,7 +73,7 @@ def find_findings(anomaly: np.ndarray, mask: np.ndarray, affine: np.ndarray, thr
         threshold: that made the mask, in units of the map.
     """
     labels, count = ndimage.label(mask, structure=CORNERS)
-    voxel_ml = abs(np.linalg.det(np.asarray(affine, dtype=float)[:3, :3])) / 1000
+    voxel_ml = voxel_millilitres(affine)
     described = [
         _describe(anomaly, labels, number + 1, box, affine, voxel_ml, threshold)
         for number, box in enumerate(ndimage.find_objects(labels, count))
@@ -106,10 +120,10 @@ def case_score(anomaly: np.ndarray, affine: np.ndarray, scored_ml: float = SCORE
         affine: 4 x 4, mm.
         scored_ml: the volume.
     """
-    voxels = max(1, round(scored_ml * 1000 / abs(np.linalg.det(np.asarray(affine, dtype=float)[:3, :3]))))
+    voxels = max(1, round(scored_ml / voxel_millilitres(affine)))
     flat = np.asarray(anomaly, dtype=np.float32).ravel()
     if voxels >= flat.size:
-        return float(flat.min())
+        return round(float(flat.min()), 3)
     # Most of a map is 0, and picking out of so many equals is slow.
     positive = flat[flat > 0]
     return round(float(np.partition(positive, -voxels)[-voxels]), 3) if voxels <= positive.size else 0.0
@@ -153,7 +167,7 @@ class RemoveSmalld(MapTransform):
         d = dict(data)
         for key in self.key_iterator(d):
             if self.min_ml > 0:
-                voxel_ml = float(np.prod(voxel_sizes(d[key].affine.numpy()))) / 1000
+                voxel_ml = voxel_millilitres(d[key].affine.numpy())
                 labels, _ = ndimage.label(d[key][0].cpu().numpy(), structure=CORNERS)
                 large = np.bincount(labels.ravel()) * voxel_ml >= self.min_ml
                 large[0] = False
@@ -173,6 +187,8 @@ class FindFindingsd(MapTransform):
         region_key: mask of the organ on the same grid, whose volume is told when it is there.
         scored_ml: the volume whose lowest value is the score of the case.
         method: name of the method, told too.
+        units_key, end_key: where `bundle.scoring.calibration.Calibrated` has left units and end of the table; a peak
+            or case score that is equal to the end is at least that.
     """
 
     def __init__(
@@ -184,8 +200,11 @@ class FindFindingsd(MapTransform):
         region_key: str = "brain",
         scored_ml: float = SCORED_ML,
         method: str = "",
+        units_key: str = "units",
+        end_key: str = "table_end",
     ) -> None:
         super().__init__(keys)
+        self.units_key, self.end_key = units_key, end_key
         self.threshold, self.mask_key, self.findings_key = threshold, mask_key, findings_key
         self.region_key, self.scored_ml, self.method = region_key, scored_ml, method
 
@@ -195,9 +214,10 @@ class FindFindingsd(MapTransform):
             anomaly, mask = (d[k].cpu().numpy()[0] for k in (key, self.mask_key))
             affine = np.asarray(d[key].affine.cpu(), dtype=float)
             findings = find_findings(anomaly, mask > 0, affine, self.threshold)
-            voxel_ml = abs(np.linalg.det(affine[:3, :3])) / 1000
+            voxel_ml = voxel_millilitres(affine)
             d[self.findings_key] = {
-                "units": "-log10 of the healthy tail probability",
+                "units": d.get(self.units_key, ""),
+                **({"table_end": round(d[self.end_key], 3)} if self.end_key in d else {}),
                 "world": "RAS+, mm",
                 "method": self.method,
                 "threshold": self.threshold,

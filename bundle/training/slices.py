@@ -17,6 +17,8 @@ __all__ = ["SliceDataset"]
 
 logger = logging.getLogger(__name__)
 
+MOST_SEED = 2**31 - 1
+
 
 class SliceDataset(Dataset, Randomizable):
     """Slices of scans on the model's grid.
@@ -70,6 +72,12 @@ class SliceDataset(Dataset, Randomizable):
         healthy &= torch.arange(len(image)) % self.every == 0
         if "label" in case:
             healthy &= torch.from_numpy(free_slices(np.asarray(case["label"]).max(0) > 0))
+        if (self.region_key in case) != bool(self.regions) and self.slices:
+            raise ScanError(
+                case["image"].meta.get("filename_or_obj"),
+                f"some scans have a {self.region_key} mask, others none",
+                "Give one to all",
+            )
         if self.region_key in case:
             region = torch.as_tensor(np.asarray(case[self.region_key])).movedim(-1, 0) > 0.5
             healthy &= region.float().mean((1, 2, 3)) >= self.min_region
@@ -77,12 +85,19 @@ class SliceDataset(Dataset, Randomizable):
         self.slices.extend(image[healthy].clone())
         self.scan_of.extend([number] * int(healthy.sum()))
 
+    def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> SliceDataset:
+        """Seed donors and transform: MONAI seeds a dataset in every worker of a loader, and looks no further."""
+        super().set_random_state(seed, state)
+        if isinstance(self.transform, Randomizable):
+            self.transform.set_random_state(None if seed is None else int(self.R.randint(MOST_SEED)))
+        return self
+
     def __len__(self) -> int:
         return len(self.slices)
 
     def __getitem__(self, index: int) -> dict:
         if self.seed is not None:
-            self.set_random_state(self.seed + index)
+            super().set_random_state(self.seed + index)
             if isinstance(self.transform, Randomizable):
                 self.transform.set_random_state(self.seed + index)
         item = {"image": self.slices[index].float(), "donor": self.slices[self._donor(index)].float()}

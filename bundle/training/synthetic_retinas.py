@@ -50,6 +50,7 @@ LAYERS = (
     Layer("pigment epithelium", 22, 22, (3.0, 0.15)),
 )
 CHOROID = (0.95, 0.25)
+MOST_SEED = 2**31 - 1
 FINE_UM = 3.0  # rows are painted as fine as this and averaged
 
 
@@ -152,6 +153,13 @@ class SyntheticRetinas(Dataset, Randomizable):
         self.count, self.transform, self.region_key = count, transform, region_key
         self.columns, self.seed = columns, seed
 
+    def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> SyntheticRetinas:
+        """Seed painting and transform: MONAI seeds a dataset in every worker of a loader, and looks no further."""
+        super().set_random_state(seed, state)
+        if isinstance(self.transform, Randomizable):
+            self.transform.set_random_state(None if seed is None else int(self.R.randint(MOST_SEED)))
+        return self
+
     def __len__(self) -> int:
         return self.count
 
@@ -159,7 +167,7 @@ class SyntheticRetinas(Dataset, Randomizable):
         if not 0 <= index < self.count:
             raise IndexError(index)
         if self.seed is not None:
-            self.set_random_state(self.seed + index)
+            super().set_random_state(self.seed + index)
             if isinstance(self.transform, Randomizable):
                 self.transform.set_random_state(self.seed + index)
         (image, mask), (donor, _) = paint_retina(self.R, self.columns), paint_retina(self.R, self.columns)

@@ -61,7 +61,8 @@ class BrainMaskd(MapTransform):
     warning.
 
     Args:
-        keys: key of the scan (C, X, Y, Z), oriented LPS; the mask is found on the mean of its channels.
+        keys: key of the scan (C, X, Y, Z), oriented LPS, background at 0; the mask is found on the mean of its
+        channels.
         path: weights of `brain_network`.
         mask_key: where the mask (1, X, Y, Z) goes.
         precision: see `bundle.precision.autocast`.
@@ -86,7 +87,7 @@ class BrainMaskd(MapTransform):
             if self.mask_key in d:
                 mask = _given(d[self.mask_key], scan)
             else:
-                volume = np.maximum(np.asarray(scan.mean(0)), 0)
+                volume = np.asarray(scan.mean(0))
                 spacing = tuple(float(s) for s in scan.pixdim)
                 mask = self._find(volume, spacing, str(scan.meta.get("filename_or_obj", key)))
             mask = torch.from_numpy(mask.astype(np.float32))[None]
@@ -124,7 +125,9 @@ class BrainMaskd(MapTransform):
         padding = [(-n) % MULTIPLE for n in size]
         small = F.pad(small, (0, padding[2], 0, padding[1], 0, padding[0]))
         with torch.no_grad(), autocast(small.device, self.precision):
-            logits = self.network(small).float()[..., : size[0], : size[1], : size[2]]
+            logits = self.network(small.contiguous(memory_format=torch.channels_last_3d)).float()[
+                ..., : size[0], : size[1], : size[2]
+            ]
         mended = torch.from_numpy(_mended(_possible(logits[0, 0].numpy())))
         # Linear between the network's voxels, so that the outline is smoother than they are.
         logits = torch.where(mended, logits.clamp(min=1), logits.clamp(max=-1)).clamp(-4, 4)

@@ -42,7 +42,6 @@ BIDS_CONTRASTS = frozenset(
 )
 SPREAD_MM = 2.0  # detail from which on contrast counts
 POWERS = (0.5, 1.65)  # of intensities: 88 FLAIR scans ask for 0.55 to 1.62
-HOUNSFIELD_AIR = -200.0  # no MRI has such values, every CT of a head has
 
 
 def to_axial(scan: MetaTensor) -> MetaTensor:
@@ -105,13 +104,13 @@ class ScaleHeadIntensityd(MapTransform):
     the brain's median absolute deviation, which p multiplies (d(x^p) = p dx at the reference), becomes ``spread``.
 
     Args:
-        keys: keys of scans (C, X, Y, Z), foot to head along the last axis.
+        keys: keys of scans (C, X, Y, Z), background at 0, foot to head along the last axis.
         headroom: where the scale ends, in multiples of the reference intensity.
         mask_key: key of the brain mask, over which reference and spread are taken where the case has one.
         spread: of the brain, in multiples of the reference; None, or a case without a mask, leaves contrast as it is.
 
     Raises:
-        ScanError: when the intensities are not those of an MRI, or no head can be found.
+        ScanError: when no head can be found.
     """
 
     def __init__(
@@ -135,7 +134,6 @@ class ScaleHeadIntensityd(MapTransform):
         return d
 
     def _scale(self, volume: np.ndarray, spacing: tuple, name: str, brain: np.ndarray | None) -> np.ndarray:
-        volume = _without_offset(volume, name)
         if brain is None:
             mask = head_mask(volume, spacing)
             reference = reference_intensity(volume, mask, spacing) if mask.any() else 0.0
@@ -154,23 +152,6 @@ def _power(volume: np.ndarray, brain: np.ndarray, spacing: tuple, spread: float)
     smooth = ndimage.gaussian_filter(volume, [_box_sigma(SPREAD_MM / s) for s in spacing])
     found = float(np.median(np.abs(smooth[brain] - 1)))
     return float(np.clip(spread / max(found, 1e-6), *POWERS))
-
-
-def _without_offset(volume: np.ndarray, name: str) -> np.ndarray:
-    """Air at zero, nothing below: rescaled or z-scored scans are shifted, a CT is refused."""
-    lowest = float(volume.min())
-    if lowest >= 0:
-        return volume
-    if lowest < HOUNSFIELD_AIR:
-        raise ScanError(name, f"values down to {lowest:g} look like a CT's", "Give an MRI")
-    background = float(np.median([volume[x, y, z] for x in (0, -1) for y in (0, -1) for z in (0, -1)]))
-    if (volume < background).mean() > 0.05:
-        raise ScanError(
-            name,
-            f"{(volume < background).mean():.0%} of the voxels are darker than the background ({background:g})",
-            "Give intensities as they came from the scanner, or with the background as the lowest value",
-        )
-    return np.maximum(volume - background, 0)
 
 
 class ToModelGridd(MapTransform, InvertibleTransform):

@@ -1,11 +1,11 @@
-"""How sure thresholds have to be: from few patients, held against others, again and again.
+"""Which percentile of the bootstrap sets thresholds: from few patients, held against others, again and again.
 
 The intensity is no network's, so that every patient but those of the test is one that it never saw: 14 of them, or 46,
 set a threshold, 21 others say what becomes of it.
 
-    python scripts/choose_confidence.py --dataset_dir DATASET --output_dir docs/evaluation
+    python scripts/choose_percentile.py --dataset_dir DATASET --output_dir docs/evaluation
 
-Writes ``confidence.csv``: for each rate that is promised and each confidence of `Calibration.fit`, how often the rate
+Writes ``percentile.csv``: for each rate that is promised and each percentile of `Calibration.fit`, how often the rate
 reached is at most twice, and at least half, of what was promised.
 """
 
@@ -25,7 +25,7 @@ from bundle.scoring.calibration import Calibration
 
 CONFIGS = Path(bundle_root()) / "configs"
 SETTING, TESTED = (14, 46), 21  # patients: those that train nothing, and what 67 leave beside those of the test
-CONFIDENCES = (None, 0.7, 0.8, 0.9)
+PERCENTILES = (None, 0.7, 0.8, 0.9)
 METHODS = {"intensity": Intensity(), "intensity, smoothed": Intensity(smoothing=2.0, across=0.7)}
 
 
@@ -42,14 +42,14 @@ def healthy_scores(dataset_dir: str, every: int) -> dict[str, list[np.ndarray]]:
 
 
 def reached(scores: list[np.ndarray], setters: int, draws: int) -> dict[tuple[float, float | None], np.ndarray]:
-    """(rate, confidence) → the rate reached over the one promised, once a draw of ``setters`` and of others."""
-    rng, ratios = np.random.RandomState(0), {(rate, sure): [] for rate in RATES for sure in CONFIDENCES}
+    """(rate, percentile) → the rate reached over the one promised, once a draw of ``setters`` and of others."""
+    rng, ratios = np.random.RandomState(0), {(rate, sure): [] for rate in RATES for sure in PERCENTILES}
     for _ in tqdm(range(draws), disable=None):
         order = rng.permutation(len(scores))
         setting, tested = ([scores[n] for n in some] for some in np.split(order[: setters + TESTED], [setters]))
         others = np.concatenate(tested)
-        for sure in CONFIDENCES:
-            calibration = Calibration.fit(setting, confidence=sure)
+        for sure in PERCENTILES:
+            calibration = Calibration.fit(setting, percentile=sure)
             for rate in RATES:
                 ratios[rate, sure].append((others >= calibration.threshold(rate)).mean() / rate)
     return {key: np.array(values) for key, values in ratios.items()}
@@ -70,7 +70,7 @@ def main() -> None:
                 "method": name,
                 "patients that set": setters,
                 "promised": rate,
-                "confidence": sure or "none",
+                "percentile": sure or "none",
                 "patients": len(scores),
                 "median of reached over promised": float(np.median(ratio)),
                 "at most twice": float((ratio <= 2).mean()),
@@ -79,7 +79,7 @@ def main() -> None:
             rows.append(row)
             print(*row.values(), flush=True)
     arguments.output_dir.mkdir(parents=True, exist_ok=True)
-    write_rows(arguments.output_dir / "confidence.csv", rows)
+    write_rows(arguments.output_dir / "percentile.csv", rows)
 
 
 if __name__ == "__main__":

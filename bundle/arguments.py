@@ -1,0 +1,109 @@
+"""Settings that nobody knows are refused: a misspelt one would otherwise change nothing, without a word."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import json
+import logging
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from .errors import EXIT_CODES, FlipmapError
+
+__all__ = ["check_arguments", "check_settings"]
+
+logger = logging.getLogger(__name__)
+
+SEPARATORS = re.compile("#|::")  # of the places in a config
+MERGE = "+"  # before an id: MONAI adds to it instead of replacing it
+
+
+def check_settings(settings: Iterable[str], config: Mapping) -> None:
+    """See that every setting is an id of a config.
+
+    Args:
+        settings: ids, such as ``threshold`` or ``steps#grid#size``.
+        config: what the config files hold, before the settings went in.
+
+    Raises:
+        FlipmapError: on the first that is not, with the nearest that is.
+    """
+    for setting in settings:
+        place: object = config
+        for part in SEPARATORS.split(setting.removeprefix(MERGE)):
+            if isinstance(place, str) and place.startswith(("@", "$", "%")):
+                break  # what an expression or a reference gives is not known here
+            known = _ids(place)
+            if part not in known and not _is_argument(place):
+                near = difflib.get_close_matches(part, known, 1)
+                remedy = f"Did you mean {near[0]}?" if near else f"Choose from {', '.join(known) or 'none'}"
+                raise FlipmapError(f"setting {setting}", f"the config has no {part!r}", remedy)
+            place = _inside(place, part)
+
+
+def _ids(place: object) -> list[str]:
+    if isinstance(place, Mapping):
+        return [str(key) for key in place]
+    return [str(number) for number in range(len(place))] if isinstance(place, list) else []
+
+
+def _is_argument(place: object) -> bool:
+    """Whether the place holds the arguments of a component: it may take more than the config gives it."""
+    return isinstance(place, Mapping) and "_target_" in place
+
+
+def _inside(place: object, part: str) -> object:
+    if isinstance(place, Mapping):
+        return place.get(part, {"_target_": ""})
+    return place[int(part)] if isinstance(place, list) else place
+
+
+def check_arguments(arguments: Sequence[str] | None = None) -> None:
+    """For ``initialize`` of a config: see that ``python -m monai.bundle run`` was given ids that its configs have.
+
+    What is no such command is left alone.
+
+    Args:
+        arguments: of the command; those of this process by default.
+
+    Raises:
+        SystemExit: with the exit code for wrong usage, after one line that names the id and the nearest one.
+    """
+    given = list(sys.argv if arguments is None else arguments)
+    # An expression or a path of Python's own module syntax stands before the name of MONAI's command.
+    if "run" not in given[:3] or "monai" not in Path(given[0]).parts:
+        return
+    options = _options(given)
+    files = _files(options.get("config_file"))
+    if not files:
+        return
+    try:
+        from monai.bundle import ConfigParser, run
+
+        own = set(inspect.signature(run).parameters)
+        config = ConfigParser.load_config_files(files)
+        check_settings([key for key in options if key not in own], config)
+    except FlipmapError as error:
+        logger.error("%s", error)
+        raise SystemExit(EXIT_CODES["usage"]) from error
+
+
+def _options(arguments: Sequence[str]) -> dict[str, str]:
+    """``--id value`` and ``--id=value`` → id → value; those of ``--args_file`` as well."""
+    found: dict[str, str] = {}
+    for number, argument in enumerate(arguments):
+        if argument.startswith("--"):
+            key, separator, value = argument[2:].partition("=")
+            following = arguments[number + 1] if number + 1 < len(arguments) else ""
+            found[key] = value if separator else following
+    if path := found.get("args_file"):
+        found |= {str(key): str(value) for key, value in json.loads(Path(path).read_text()).items() if key not in found}
+    return found
+
+
+def _files(given: str | None) -> list[str]:
+    """The config files of ``--config_file``: one, several with commas, or a list as Python writes it."""
+    return [part.strip(" '\"") for part in (given or "").strip("[]()").split(",") if part.strip(" '\"")]

@@ -1,0 +1,151 @@
+"""Calibrations made anew, after a training or a change of settings: every method of a modality, the parts of the fusion
+before it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from monai.bundle import ConfigParser
+from monai.inferers import Inferer
+
+from .. import bundle_root
+from ..datasets import training_cases
+from ..methods.fused import Fused, part_entry
+from ..methods.intensity import Intensity
+from ..modalities import DEFAULT, Modality, modality_of
+from ..scoring.calibration import Calibration, weights_hash, write_calibration
+from ..scoring.described import described
+from .images import healthy_images
+from .protocol import run_methods
+
+__all__ = ["PERCENTILE", "SEEN", "calibrate"]
+
+logger = logging.getLogger(__name__)
+
+PERCENTILE = 0.8  # of the bootstrap over patients
+SEEN = "_seen"  # ends the entry of a part on the patients that trained its network
+
+
+@dataclass(frozen=True)
+class Healthy:
+    """Healthy voxels of patients: raw scores and, for a brain, depths below its surface in mm, an array a patient."""
+
+    scores: Sequence[np.ndarray]
+    depths: Sequence[np.ndarray] | None = None
+
+    def __add__(self, more: Healthy) -> Healthy:
+        depths = None if self.depths is None or more.depths is None else [*self.depths, *more.depths]
+        return Healthy([*self.scores, *more.scores], depths)
+
+
+def calibrate(
+    dataset_dir: str | Path,
+    modality: str = "flair",
+    only: Sequence[str] = (),
+    split: str | Path | None = None,
+    percentile: float | None = PERCENTILE,
+    **settings,
+) -> None:
+    """Make calibrations on healthy slices, and write them into the calibration file of the config.
+
+    Patients who trained nothing calibrate (``validation`` of the split). Those who trained stand beside them where
+    that is no matter: the intensity asks no network, and the fusion takes the scores of its networks on patients that
+    these remember in calibrations of their own.
+
+    Args:
+        dataset_dir: of the scans.
+        modality: flair or oct.
+        only: methods, `DEFAULT` for the default; all by default.
+        split: split file; by default that of the modality.
+        percentile: see `Calibration.fit`.
+        settings: ids of the configs to set, ``weights`` and ``tables`` for instance.
+
+    Raises:
+        FlipmapError: on an unknown modality or method.
+        DatasetError: when the split does not fit the data set.
+    """
+    known = modality_of(modality)
+    for method in only or (DEFAULT, *known.methods):
+        parser = ConfigParser()
+        parser.read_config([str(path) for path in known.configs(method)])
+        parser.update({"bundle_root": bundle_root(), "precision": "float32", **settings})
+        ours = _Calibration(parser, known, dataset_dir, split or known.split_path, percentile)
+        if "methods" in parser["inferer"]:
+            ours.fusion()
+        else:
+            ours.write(parser["method"], parser.get_parsed_content("inferer"), ours.healthy("validation"))
+
+
+class _Calibration:
+    """One method's, from its config."""
+
+    def __init__(
+        self,
+        parser: ConfigParser,
+        modality: Modality,
+        dataset_dir: str | Path,
+        split: str | Path,
+        percentile: float | None,
+    ) -> None:
+        self.parser, self.percentile = parser, percentile
+        self.cases = lambda part: training_cases(dataset_dir, part, modality.layout, split)
+        self.network, self.preprocessing, self.device = (
+            parser.get_parsed_content(key) for key in ("network", "preprocessing", "device")
+        )
+
+    def healthy(self, *parts: str) -> Callable[[Inferer], Healthy]:
+        """Method → its healthy voxels in the patients of parts of the split."""
+
+        def scored(method: Inferer) -> Healthy:
+            cases = [case for part in parts for case in self.cases(part)]
+            asked = (self.network, self.preprocessing, self.device)
+            if self.parser["region"] != "brain":
+                return Healthy(healthy_images(cases, method, *asked, self.parser["region"]))
+            kept = run_methods(cases, {"method": method}, *asked)["method"]
+            return Healthy(kept.healthy, kept.depths)
+
+        return scored
+
+    def write(self, entry: str, method: Inferer, healthy: Callable[[Inferer], Healthy], by_depth: bool = False) -> None:
+        """Fit and write an entry."""
+        voxels = healthy(method)
+        path = self.parser.get_parsed_content("tables")
+        calibration = Calibration.fit(
+            voxels.scores,
+            weights_hash(*self.parser.get_parsed_content("calibrated_weights")),
+            described(preprocessing=self.preprocessing, inferer=method),
+            self.percentile,
+            voxels.depths if by_depth else None,
+        )
+        write_calibration(path, entry, calibration)
+        logger.info(
+            "%s calibrated on %d voxels of %d patients → %s", entry, calibration.voxels, calibration.patients, path
+        )
+
+    def fusion(self) -> None:
+        """The parts, then the whole."""
+        seen: dict[str, str] = {}
+        for name, part in self._parts():
+            if isinstance(part, Intensity):
+                self.write(part_entry(name), part, self.healthy("training", "validation"), by_depth=True)
+                continue
+            self.write(part_entry(name), part, self.healthy("validation"))
+            seen[name] = part_entry(name) + SEEN
+            self.write(seen[name], part, self.healthy("training"))
+        fused: Fused = self.parser.get_parsed_content("inferer")
+        remembered = fused.with_entries(seen)
+        self.write(
+            self.parser["method"],
+            fused,
+            lambda method: self.healthy("validation")(method) + self.healthy("training")(remembered),
+        )
+
+    def _parts(self) -> Iterator[tuple[str, Inferer]]:
+        methods: Mapping[str, object] = self.parser["inferer"]["methods"]
+        for name in methods:
+            yield name, self.parser.get_parsed_content(f"inferer#methods#{name}")

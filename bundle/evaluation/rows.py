@@ -1,0 +1,51 @@
+"""Rows of the tables: the shipped methods by their own configs, and variants of them that say what they change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..batch.job import Job
+from ..methods.fused import Fused, part_entry
+from ..modalities import DEFAULT, modality_of
+from ..scoring.calibration import UNCALIBRATED
+from .calibrate import SEEN
+
+__all__ = ["load_rows", "seen_methods"]
+
+METHOD = "method"
+
+
+def load_rows(rows: Mapping[str, Mapping], modality: str = "flair", **settings) -> dict[str, Job]:
+    """Name of a row → the job of its method.
+
+    Args:
+        rows: name → ``method`` (a name from configs/methods; the default without one) and ids of its config that differ
+            from the shipped one. A row without any is the shipped method, and its calibration must fit it.
+        modality: flair or oct.
+        settings: ids that all rows share.
+
+    Raises:
+        FlipmapError: on an unknown method or id.
+        WeightsError: when the calibration of a shipped method does not fit it.
+    """
+    jobs = {}
+    for name, row in rows.items():
+        changed = {key: value for key, value in row.items() if key != METHOD}
+        calibration = {"calibration": UNCALIBRATED} if changed else {}
+        jobs[name] = Job(
+            modality_of(modality).configs(row.get(METHOD, DEFAULT)), **{**settings, **calibration, **changed}
+        )
+    return jobs
+
+
+def seen_methods(jobs: Mapping[str, Job], names: list[str]) -> dict:
+    """Rows that may be calibrated on patients who trained: the method that takes them as such."""
+    chosen = {}
+    for name in names:
+        method = jobs[name].inferer
+        if isinstance(method, Fused):
+            known = method.methods
+            entries = {part: part_entry(part) + SEEN for part in known if type(known[part]).__name__ != "Intensity"}
+            method = method.with_entries(entries)
+        chosen[name] = method
+    return chosen

@@ -1,0 +1,80 @@
+"""The modalities that come with weights: their configs, and the methods that are calibrated for each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import bundle_root
+from .errors import FlipmapError
+
+__all__ = ["DEFAULT", "MODALITIES", "Modality", "modality_of"]
+
+DEFAULT = "default"
+
+
+@dataclass(frozen=True)
+class Modality:
+    """A row of the table.
+
+    Attributes:
+        name: as on the command line.
+        config: over configs/inference.json; None for the main job itself.
+        methods: names from configs/methods that are calibrated beside the default.
+        layout: of the data set that calibrates, see `bundle.datasets.LAYOUTS`.
+        split: file in configs/splits, of that data set.
+        weights_folder: of weights and calibration.
+    """
+
+    name: str
+    config: str | None
+    methods: tuple[str, ...]
+    layout: str
+    split: str
+    weights_folder: str
+
+    def configs(self, method: str = DEFAULT) -> list[Path]:
+        """Config files of a method, later ones over earlier ones.
+
+        Raises:
+            FlipmapError: on a method that is not calibrated for the modality.
+        """
+        if method not in (DEFAULT, *self.methods):
+            known = ", ".join((DEFAULT, *self.methods))
+            raise FlipmapError(method, f"no method for {self.name}", f"Choose from {known}")
+        names = ["inference.json", self.config, None if method == DEFAULT else f"methods/{method}.json"]
+        return [Path(bundle_root()) / "configs" / name for name in names if name]
+
+    @property
+    def split_path(self) -> Path:
+        """Of the split file."""
+        return Path(bundle_root()) / "configs" / "splits" / self.split
+
+
+MODALITIES = {
+    modality.name: modality
+    for modality in (
+        Modality(
+            "flair",
+            None,
+            ("disyre", "intensity", "masked_bernoulli", "mdps", "reconstruction", "structured_flips"),
+            "bids_lesion",
+            "lgg_flair.json",
+            "models",
+        ),
+        Modality(
+            "oct", "oct.json", ("intensity", "masked_bernoulli", "reconstruction"), "oct", "oct.json", "models/oct"
+        ),
+    )
+}
+
+
+def modality_of(name: str) -> Modality:
+    """The modality of a name.
+
+    Raises:
+        FlipmapError: when there is none.
+    """
+    if name not in MODALITIES:
+        raise FlipmapError(name, "not a known modality", f"Choose from {', '.join(MODALITIES)}")
+    return MODALITIES[name]
