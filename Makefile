@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-numpy1 acceptance acceptance-label lint bench clean
+.PHONY: demo test test-wheel test-numpy1 acceptance acceptance-label lint bench clean
 
 demo: $(VENV)/installed
 	rm -rf demo
@@ -37,19 +37,27 @@ lint: $(VENV)/installed
 bench: $(VENV)/installed
 	$(BIN)/python scripts/benchmark.py
 
-# The pinned versions; torch among them by its exact number, or pip takes the newest build with all of CUDA.
+# The built wheel, put elsewhere, and a part of the suite against it from a folder without the repository.
+test-wheel: $(VENV)/installed
+	rm -rf $(VENV)-wheel build && mkdir -p $(VENV)-wheel/empty
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir $(VENV)-wheel .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(VENV)-wheel/site $(VENV)-wheel/*.whl
+	cp -r tests $(VENV)-wheel/empty/
+	cd $(VENV)-wheel/empty && PYTHONPATH=$(abspath $(VENV)-wheel/site) $(abspath $(BIN))/python -m pytest -p no:cacheprovider \
+	    tests/test_installed.py tests/test_job.py tests/test_export.py tests/test_calibrations.py
+
+# The pinned versions, as constraints; torch by its exact number, or pip takes the newest build with all of CUDA.
 $(VENV)/installed: requirements.txt setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.txt --editable ".[hospital,dev]" eyepy
 	touch $@
 
 $(VENV)-numpy1/installed: requirements.txt setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)-numpy1
-	sed -E 's/^numpy==.*/numpy==1.26.4/; /^(pydicom|highdicom|dcm2niix|eyepy|playwright)==/d' requirements.txt > $(VENV)-numpy1/requirements.txt
-	$(VENV)-numpy1/bin/python -m pip install --quiet --disable-pip-version-check -r $(VENV)-numpy1/requirements.txt
-	$(VENV)-numpy1/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	sed -E 's/^numpy==.*/numpy==1.26.4/' requirements.txt > $(VENV)-numpy1/constraints.txt
+	$(VENV)-numpy1/bin/python -m pip install --quiet --disable-pip-version-check -c $(VENV)-numpy1/constraints.txt \
+	    --editable . pytest pynrrd
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-numpy1 demo build *.egg-info
+	rm -rf $(VENV) $(VENV)-numpy1 $(VENV)-wheel demo build *.egg-info

@@ -74,10 +74,10 @@ def export(modality: str, method: str, path: str | Path) -> Path:
 
 def _write(made: Path, root: Path, job: Job, configs: Sequence[Path], modality: str) -> None:
     for name in COPIED:
-        target = made / name
+        source, target = _source(root, name), made / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        (shutil.copytree if (root / name).is_dir() else shutil.copy)(root / name, target)
-    shutil.copytree(root / "bundle", made / "bundle", ignore=shutil.ignore_patterns("__pycache__"))
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, target)
+    shutil.copytree(Path(__file__).parent, made / "bundle", ignore=_not_code)
     (made / BRAIN).parent.mkdir(parents=True)
     torch.save({key: value.clone() for key, value in job.network.state_dict().items()}, made / WEIGHTS)
     weights = [made / WEIGHTS]
@@ -90,6 +90,17 @@ def _write(made: Path, root: Path, job: Job, configs: Sequence[Path], modality: 
     (made / "configs" / "inference.json").write_text(json.dumps(_config(configs, job.modality), indent=4) + "\n")
     metadata = json.loads((root / "configs" / "metadata.json").read_text())
     (made / "configs" / "metadata.json").write_text(json.dumps(_metadata(metadata, job, modality), indent=4) + "\n")
+
+
+def _source(root: Path, name: str) -> Path:
+    """A file of the repository's root: from a wheel it comes in a folder of its own."""
+    return root / name if (root / name).exists() else root / "root" / name
+
+
+def _not_code(folder: str, names: list[str]) -> list[str]:
+    """What is not copied as code: of a wheel, the folders that the bundle has beside its code."""
+    data = ("configs", "docs", "models", "root") if Path(folder) == Path(__file__).parent else ()
+    return [name for name in names if name in ("__pycache__", *data)]
 
 
 def _config(configs: Sequence[Path], modality: str) -> dict:

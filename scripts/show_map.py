@@ -40,7 +40,7 @@ def main() -> None:
 
     name = stem(arguments.scan)
     maps = [
-        read_scan(arguments.output_dir / f"{name}_{kind}.nii.gz", constant=True) for kind in ("anomaly", "anomaly_mask")
+        read_scan(arguments.output_dir / f"{name}_{kind}.nii.gz", labels=True) for kind in ("anomaly", "anomaly_mask")
     ]
     scan = read_scan(arguments.scan)
     panels = [to_axial(volume)[0].numpy() for volume in (scan, back, *maps)]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from bundle import bundle_root
 from bundle.io.nifti import write_map
 from bundle.networks.anomaly_network import AnomalyNetwork
 from bundle.sample import synthetic_head
@@ -17,7 +18,8 @@ from bundle.sample import synthetic_head
 #: Optional means optional: without the extra `hospital` its tests are not collected.
 collect_ignore = [] if find_spec("highdicom") else ["test_dicom.py"]
 
-ROOT = Path(__file__).resolve().parent.parent
+#: The bundle that is tested: the repository, or the package that was installed from a wheel.
+ROOT = Path(bundle_root())
 DATA = Path(os.environ.get("FLIPMAP_DATA", ROOT.parent / "shared" / "data"))
 
 

@@ -313,6 +313,8 @@ def test_usage_and_nothing_to_do(tmp_path, capsys):
     write_map(tmp_path / "in" / "a.nii.gz", np.eye(20)[..., None].repeat(5, 2), np.eye(4))
     assert main(["run", str(tmp_path / "in"), str(tmp_path / "file")]) == 2
     assert main(["run", str(tmp_path / "in"), str(tmp_path / "out"), "--set", "threshold"]) == 2
+    assert main(["run", str(tmp_path / "in"), str(tmp_path / "out"), "--set", "treshold=3"]) == 2
+    assert "Did you mean threshold?" in capsys.readouterr().err
     with pytest.raises(SystemExit) as caught:
         main(["walk"])
     assert caught.value.code == 2

@@ -5,7 +5,7 @@ import pytest
 
 import bundle
 from bundle.batch.job import Job
-from bundle.errors import ScanError, WeightsError, cause_of
+from bundle.errors import FlipmapError, ScanError, WeightsError, cause_of
 from bundle.io.nifti import scan_from_array, write_map
 from tests.conftest import ROOT
 from tests.test_mri import oblique, reoriented
@@ -71,6 +71,25 @@ def test_predict(head):
 def test_what_is_no_scan_is_named(array, affine, reason):
     with pytest.raises(ScanError, match=reason):
         bundle.predict(array, affine)
+
+
+def test_a_misspelt_setting_is_refused(head):
+    scan, _, affine = head
+    for settings, near in (
+        ({"treshold": 3}, "threshold"),
+        ({"steps#scale#spread": None, "steps#scal#headroom": 2}, "scale"),
+        ({"precison": "float32"}, "precision"),
+    ):
+        with pytest.raises(FlipmapError, match=rf"Did you mean {near}\?"):
+            bundle.predict(scan, affine, **settings)
+    with pytest.raises(FlipmapError, match="the config has no 'bogus'"):
+        Job(bogus=1)
+
+
+def test_a_setting_may_be_a_list(head):
+    scan, _, affine = head
+    with pytest.raises(FlipmapError, match="the config has no 'x'"):
+        bundle.predict(scan, affine, x=[1])
 
 
 def test_weights_that_are_missing(tmp_path):

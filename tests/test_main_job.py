@@ -94,6 +94,17 @@ def test_all_good_is_zero_and_repeats(tmp_path, sample):
     assert np.array_equal(mask, maps[1] >= 3)
 
 
+def test_a_misspelt_id_is_refused(tmp_path, sample):
+    scan, _, affine = sample
+    write_map(tmp_path / "in" / "one.nii.gz", scan[..., 3:6], affine, np.int16)
+    for option in (("--treshold", 3), ("--treshold=3",), ("--steps#scal#headroom", 2)):
+        code, log = run(tmp_path / "in", tmp_path / "out", tmp_path, *option)
+        assert code == 2, log
+        assert "Did you mean" in log
+        assert "Traceback" not in log
+        assert not (tmp_path / "out").exists()
+
+
 def test_nothing_to_do_is_said(tmp_path):
     (tmp_path / "in").mkdir()
     code, log = run(tmp_path / "in", tmp_path / "out", tmp_path)

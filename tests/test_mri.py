@@ -10,6 +10,7 @@ from monai.transforms import Compose, Invertd, Orientationd
 from bundle.errors import ScanError
 from bundle.io.nifti import read_scan, write_map
 from bundle.sample import synthetic_head
+from bundle.transforms.background import BackgroundToZerod
 from bundle.transforms.head import head_mask, reference_intensity
 from bundle.transforms.mri import LoadScand, ScaleHeadIntensityd, ToModelGridd
 
@@ -20,6 +21,7 @@ def preprocessing(**grid) -> Compose:
         [
             LoadScand("image"),
             Orientationd("image", axcodes="LPS", labels=labels),
+            BackgroundToZerod("image"),
             ScaleHeadIntensityd("image"),
             ToModelGridd("image", **grid),
         ]

@@ -37,6 +37,20 @@ def short_header(path):
     path.write_bytes(b"\x5c\x01\x00\x00")
 
 
+def rgb():
+    """Three numbers a voxel."""
+    image = np.zeros(IMAGE.shape, [("R", "u1"), ("G", "u1"), ("B", "u1")])
+    for name in image.dtype.names:
+        image[name] = 255 * IMAGE
+    return image
+
+
+def label_map():
+    """Forty structures in patches, numbered as FreeSurfer does."""
+    blocks = np.random.RandomState(1).permutation(np.r_[0, 2:30, 41:60, 77, 251:256])[:48].reshape(4, 4, 3)
+    return np.kron(blocks, np.ones((6, 6, 4))).astype(np.int16)
+
+
 BROKEN = {
     "absent": (lambda p: None, "no such file"),
     "empty": (lambda p: p.write_bytes(b""), "not readable"),
@@ -50,6 +64,11 @@ BROKEN = {
     "2-D": (lambda p: save(p, IMAGE[..., 0]), "2-D"),
     "4-D": (lambda p: save(p, np.stack([IMAGE] * 3, -1)), "4-D"),
     "5-D": (lambda p: save(p, IMAGE[..., None, None] * np.ones((1, 1, 1, 2, 2), np.float32)), "5-D"),
+    "colours": (lambda p: save(p, rgb()), "colours"),
+    "complex numbers": (lambda p: save(p, (IMAGE + 1j * IMAGE).astype(np.complex64)), "complex"),
+    "a lesion mask": (lambda p: save(p, (IMAGE > 0.9).astype(np.uint8)), "mask or label map: 2 "),
+    "a mask as numbers with a point": (lambda p: save(p, (IMAGE > 0.9).astype(np.float32)), "mask or label map"),
+    "a label map": (lambda p: save(p, label_map()), "mask or label map: 4"),
     "tiny": (lambda p: save(p, IMAGE[:4, :4, :4]), "too small"),
 }
 

@@ -9,12 +9,22 @@ import sys
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
+from monai.bundle import ConfigParser
+from monai.data import DataLoader
+from monai.transforms import Compose
+from monai.utils import set_determinism
+from PIL import Image
+from torch.utils.data import ConcatDataset
 
 from bundle.datasets import LAYOUTS
 from bundle.io.nifti import write_map
 from bundle.sample import synthetic_head
 from bundle.training.inferers import FlipLoss
 from bundle.training.slices import SliceDataset
+from bundle.training.synthetic_retinas import SyntheticRetinas, paint_retina
+from bundle.transforms.anomalies import RandSyntheticAnomalyd
+from bundle.transforms.augment import RandScannerd
 from bundle.transforms.brain import BrainMaskd
 from tests.conftest import ROOT
 
@@ -145,6 +155,82 @@ def test_several_processes(tmp_path, bids_folder):
     assert "val_l1" in log
     state = torch.load(tmp_path / "autoencoder" / "weights.pt", weights_only=True)
     assert not [key for key in state if "module" in key]
+
+
+RECIPES = sorted(path.stem.removeprefix("train_") for path in (ROOT / "configs").glob("train_*.json"))
+OVERRIDES = {"oct": "denoiser"}  # what stands over another recipe
+
+
+@pytest.fixture
+def data_of(bids_folder, tmp_path):
+    """Recipe → its data set, synthetic, and the ids that it needs."""
+    rng = np.random.RandomState(0)
+
+    def made(recipe):
+        if recipe == "brain_mask":
+            x, y, z = np.ogrid[-1:1:30j, -1:1:34j, -1:1:26j]
+            labels = np.select([np.sqrt(x**2 + y**2 + z**2) < r for r in (0.4, 0.6, 0.8)], [2, 3, 507], 0)
+            for number in range(3):
+                write_map(tmp_path / "maps" / f"{number}.nii.gz", np.roll(labels, number, 0), np.eye(4), np.int16)
+            return {"dataset_dir": str(tmp_path / "maps")}
+        split = tmp_path / "split.json"
+        if recipe == "oct":
+            for number in range(3):
+                folder = tmp_path / "oct" / "NORMAL"
+                folder.mkdir(parents=True, exist_ok=True)
+                picture = 255 * paint_retina(rng, 256, 128)[0].T
+                Image.fromarray(picture.astype(np.uint8)).save(folder / f"NORMAL-{number}-1.png")
+            split.write_text(json.dumps({"subjects": {"training": ["0", "1"], "validation": ["2"]}}))
+            return {"dataset_dir": str(tmp_path / "oct"), "split": str(split), "synthetic": 2}
+        split.write_text(json.dumps({"subjects": {"training": ["sub-00", "sub-01"], "validation": ["sub-02"]}}))
+        return {"dataset_dir": str(bids_folder), "split": str(split)}
+
+    return made
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_several_gpus_over_every_recipe(recipe, data_of, tmp_path, monkeypatch):
+    """Composed and built, everything that a run would use, in a group of one process."""
+    for key, value in {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}.items():
+        monkeypatch.setenv(key, value)
+    monkeypatch.setenv("MASTER_PORT", str(20_000 + os.getpid() % 20_000))
+    names = [f"train_{OVERRIDES[recipe]}"] if recipe in OVERRIDES else []
+    parser = ConfigParser()
+    names += [f"train_{recipe}", "multi_gpu_train"]
+    parser.read_config([str(ROOT / "configs" / f"{name}.json") for name in names])
+    weights = str(ROOT / "models" / "model.pt")
+    ids = {"bundle_root": str(ROOT), "output_dir": str(tmp_path / "run"), "autoencoder_weights": weights}
+    parser.update({key: value for key, value in {**ids, **data_of(recipe)}.items() if key in parser.get()})
+    try:
+        for step in parser.get_parsed_content("initialize", eval_expr=True):
+            assert step is not NotImplemented
+        trainer = parser.get_parsed_content("train#trainer")
+        assert type(trainer.network).__name__ == "DistributedDataParallel"
+        assert len(trainer.data_loader) > 0
+        parser.get_parsed_content("validate#evaluator")
+        parser.get_parsed_content("resume")
+    finally:
+        dist.destroy_process_group()
+        set_determinism(None)
+
+
+def pictures(dataset, workers, epochs=2):
+    """Every picture of some epochs, as bytes; the loader is the same for all of them, as a trainer's is."""
+    loader = DataLoader(dataset, batch_size=4, num_workers=workers)
+    return [[one.numpy().tobytes() for batch in loader for one in batch["anomalous"]] for _ in range(epochs)]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("kind", ["scans", "retinas", "both"])
+def test_every_worker_and_every_epoch_draws_anew(workers, kind, head):
+    """The same slice again and again is another picture each time."""
+    volume = torch.from_numpy(head[0][..., 6:7].repeat(8, 2).astype("float32"))[None] / 200
+    random = Compose([RandScannerd("image"), RandSyntheticAnomalyd("image")])
+    scans = SliceDataset([{}, {}], lambda case: {"image": volume}, random)
+    retinas = SyntheticRetinas(8, RandSyntheticAnomalyd("image", region_key="retina"), columns=volume.shape[1])
+    dataset = {"scans": scans, "retinas": retinas, "both": ConcatDataset([scans, scans])}[kind]
+    first, second = pictures(dataset, workers)
+    assert len({*first, *second}) == len(first) + len(second) == 2 * len(dataset)
 
 
 def test_brats_as_downloaded(tmp_path):

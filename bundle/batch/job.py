@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -13,7 +12,6 @@ import torch
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from monai.transforms import Compose, apply_transform
-from torch import nn
 
 from .. import __version__, bundle_root
 from ..arguments import check_settings
@@ -36,7 +34,8 @@ WRITERS = "bundle.batch.save."  # transforms that write files; a job leaves that
 class Job:
     """What ``python -m monai.bundle run --config_file configs/inference.json`` does to one scan, without files.
 
-    Its three steps may run in different threads at once, each on another scan.
+    Its three steps may run in different threads at once, each on another scan. For that what can be inverted in the
+    preprocessing allows missing keys: MONAI's Invertd would set it to while it inverts, in all threads.
 
     Args:
         config_files: as for ``--config_file``; later ones override earlier ones.
@@ -154,13 +153,8 @@ class Job:
 
     def finish(self, item: dict) -> dict:
         """Back to the scan's own grid, calibrated, with mask and findings: work of the CPU."""
-        # A copy, because MONAI's Invertd changes the transforms that it inverts while it does.
         with ARITHMETIC.turn():
-            return self._copy_of_postprocessing()(item)
-
-    def _copy_of_postprocessing(self) -> Callable[[dict], dict]:
-        networks = (m for t in self.preprocessing.transforms for m in vars(t).values() if isinstance(m, nn.Module))
-        return copy.deepcopy(self.postprocessing, {id(network): network for network in networks})
+            return self.postprocessing(item)
 
 
 def _writes(transform: object) -> bool:

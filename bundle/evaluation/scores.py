@@ -67,7 +67,7 @@ def prepare(case: dict, preprocessing: Callable) -> Prepared:
         ScanError: when scan or label cannot be read.
     """
     scan = to_axial(read_scan(case["image"]))
-    lesion = to_axial(read_scan(case["label"], constant=True))[0].numpy() > 0.5
+    lesion = to_axial(read_scan(case["label"], labels=True))[0].numpy() > 0.5
     intensity, spacing = scan[0].numpy(), tuple(float(s) for s in scan.pixdim)
     head = head_mask(np.maximum(intensity, 0), spacing)
     item = preprocessing({"image": case["image"]})

@@ -26,13 +26,13 @@ MIN_VOXELS = 8  # along the two longest axes: less is no picture
 UNITS_MM = {"mm": 1.0, "micron": 1e-3, "meter": 1e3}
 
 
-def read_scan(path: str | Path | Sequence[str | Path], channels: int = 1, constant: bool = False) -> MetaTensor:
+def read_scan(path: str | Path | Sequence[str | Path], channels: int = 1, labels: bool = False) -> MetaTensor:
     """Read one scan, checked for everything that would make its map meaningless.
 
     Args:
         path: a file (`bundle.io.volumes.READERS`), or a sequence of ``channels`` files on one grid, one contrast each.
         channels: number of contrasts expected; more than one may also come as the fourth axis of a single file.
-        constant: allow a volume of one value only (an empty mask).
+        labels: a mask or label map is meant, which may be empty.
 
     Returns:
         float32 tensor (channels, X, Y, Z) with its affine (4 x 4, RAS+ world, mm). Its meta has ``filename_or_obj``,
@@ -45,7 +45,7 @@ def read_scan(path: str | Path | Sequence[str | Path], channels: int = 1, consta
     paths = [path] if isinstance(path, (str, Path)) else list(path)
     volumes, affine = [], None
     for one in paths:
-        volume, its_affine, unit = _read_volume(Path(one), channels if len(paths) == 1 else 1, constant)
+        volume, its_affine, unit = _read_volume(Path(one), channels if len(paths) == 1 else 1, labels)
         if affine is not None and (volume.shape[1:] != volumes[0].shape[1:] or not np.allclose(its_affine, affine)):
             raise ScanError(one, f"not on the grid of {paths[0]}", "Register and resample the contrasts to one grid")
         affine = its_affine
@@ -85,13 +85,13 @@ def scan_from_array(array: np.ndarray, affine: np.ndarray, name: str = "array") 
     _check_numbers(name, array.dtype)
     data = np.array(array, dtype=np.float32)
     _check_shape(name, data.shape)
-    _check_values(name, data[None], constant=False)
+    _check_values(name, data[None], labels=False)
     _check_is_no_label_map(name, data[None])
     affine = _checked_affine(name, affine)
     return MetaTensor(torch.from_numpy(data[None]), affine=affine, meta=_meta(name, affine, "mm", data.shape))
 
 
-def _read_volume(path: Path, channels: int, constant: bool) -> tuple[np.ndarray, np.ndarray, str]:
+def _read_volume(path: Path, channels: int, labels: bool) -> tuple[np.ndarray, np.ndarray, str]:
     volume = open_volume(path)
     shape = volume.shape
     if len(shape) == 4 and shape[3] in (1, channels):
@@ -99,8 +99,8 @@ def _read_volume(path: Path, channels: int, constant: bool) -> tuple[np.ndarray,
     _check_numbers(path, volume.dtype)
     _check_shape(path, shape)
     data = np.moveaxis(volume.values().reshape(*shape, -1), -1, 0)
-    _check_values(path, data, constant)
-    if not constant:
+    _check_values(path, data, labels)
+    if not labels:
         _check_is_no_label_map(path, data)
     return np.ascontiguousarray(data), _checked_affine(path, volume.affine), volume.unit
 
@@ -122,12 +122,12 @@ def _check_shape(path: str | Path, shape: tuple[int, ...]) -> None:
         raise ScanError(path, f"shape {shape} is too small for a scan", "Check that this is the volume meant")
 
 
-def _check_values(path: str | Path, data: np.ndarray, constant: bool) -> None:
+def _check_values(path: str | Path, data: np.ndarray, labels: bool) -> None:
     bad = data.size - int(np.isfinite(data).sum())
     if bad:
         raise ScanError(path, f"{bad} voxels are NaN or infinite", "Replace them, knowing what they stand for")
     for volume in data:
-        if not constant and volume.min() == volume.max():
+        if not labels and volume.min() == volume.max():
             raise ScanError(path, f"every voxel is {volume.flat[0]:g}", "Check the export: there is no image in it")
 
 
@@ -145,17 +145,17 @@ def _check_is_no_label_map(path: str | Path, data: np.ndarray) -> None:
     for volume in data:
         if (volume != np.round(volume)).any():
             continue
-        numbers = len(np.unique(volume))
-        if numbers <= FEW_NUMBERS or (numbers <= MANY_LABELS and _even_share(volume) > EVEN):
-            raise ScanError(
-                path, f"a mask or label map: {numbers} different whole numbers", "Give the scan that it was drawn on"
-            )
+        values, counts = np.unique(volume, return_counts=True)
+        background = values[counts.argmax()]
+        if len(values) <= FEW_NUMBERS or (len(values) <= MANY_LABELS and _even_share(volume, background) > EVEN):
+            reason = f"a mask or label map: {len(values)} different whole numbers"
+            raise ScanError(path, reason, "Give the scan that it was drawn on")
 
 
-def _even_share(volume: np.ndarray) -> float:
-    """Of neighbours along the first axis, neither of them the lowest number: the share that are equal."""
+def _even_share(volume: np.ndarray, background: float) -> float:
+    """Of neighbours along the first axis, neither of them background: the share that are equal."""
     near, far = volume[:-1], volume[1:]
-    inside = (near > volume.min()) & (far > volume.min())
+    inside = (near != background) & (far != background)
     return float((near == far)[inside].mean()) if inside.any() else 1.0
 
 

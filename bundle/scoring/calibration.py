@@ -74,7 +74,7 @@ class Calibration:
     value: tuple[float, ...] = field(repr=False)
     voxels: int
     weights: str = ""
-    made_with: dict = field(default_factory=dict, repr=False)
+    made_with: dict = field(default_factory=dict, repr=False, compare=False)
     percentile: float | None = None
     patients: int = 1
     layers: tuple[Table, ...] = field(default=(), repr=False)

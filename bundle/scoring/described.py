@@ -43,7 +43,7 @@ def described(**parts: object) -> dict[str, Setting]:
     """Settings of the parts of a job, flat: ``preprocessing.3.ScaleHeadIntensityd.headroom`` → 3.0.
 
     Objects are walked through their public attributes. Networks, files, tensors and the attributes in `IGNORED` are
-    left out; data classes, such as a calibration within a method, are told by a hash of their content.
+    left out; data classes, such as a calibration within a method, are told by a hash of what they are compared by.
 
     Args:
         parts: name → transform, inferer, or a list or mapping of them.
@@ -79,7 +79,8 @@ def _walk(name: str, value: object, found: dict[str, Setting]) -> None:
         for number, part in enumerate(sorted(value) if isinstance(value, (set, frozenset)) else value):
             _walk(f"{name}.{number}", part, found)
     elif dataclasses.is_dataclass(value):
-        found[name] = fingerprint_of({"content": json.dumps(dataclasses.asdict(value), sort_keys=True, default=str)})
+        content = {one.name: getattr(value, one.name) for one in dataclasses.fields(value) if one.compare}
+        found[name] = fingerprint_of({"content": json.dumps(content, sort_keys=True, default=str)})
     elif isinstance(value, (nn.Module, torch.Tensor, np.ndarray, PurePath, torch.device, torch.dtype, type)):
         return
     elif isinstance(value, Callable) and hasattr(value, "__qualname__"):

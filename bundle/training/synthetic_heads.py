@@ -65,7 +65,7 @@ class SyntheticHeads(Dataset, Randomizable):
         self.length, self.size, self.seed = length, tuple(size), seed
         self.maps, self.numbers, self.brains = [], [], []
         for path in paths:
-            labels = to_axial(read_scan(path))[0].numpy().astype(np.int32)[::STEP, ::STEP, ::STEP]
+            labels = to_axial(read_scan(path, labels=True))[0].numpy().astype(np.int32)[::STEP, ::STEP, ::STEP]
             numbers, index = np.unique(labels, return_inverse=True)
             self.maps.append(index.reshape(labels.shape))
             self.numbers.append(numbers)

@@ -11,6 +11,7 @@ import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
+from scipy import ndimage
 
 from ..errors import ScanError
 
@@ -19,7 +20,8 @@ __all__ = ["BackgroundToZerod", "background_to_zero"]
 EDGE = 0.04  # of the frame, in plane: the columns at its four corners are air or fill
 FILLED = 0.5  # of their voxels with one value: a fill, not the noise of air
 BELOW = 0.01  # of what is not fill, darker than the fill: the fill is not the lowest value that there is
-LOWEST = 0.001  # quantile of what is not fill that stands for its lowest value
+LOWEST = 0.001  # quantile of what is not fill, below which a value may be astray
+STRAY = 0.05  # of the range between that quantile and the one at the other end
 BRIGHT = 0.5  # quantile of the middle of the frame: what is as bright at the corners is no air
 HOUNSFIELD_AIR = ((-1100.0, -900.0), (-4100.0, -1900.0))  # air, and what pads a round field of view
 HOUNSFIELD_TISSUE = (-300.0, 300.0)  # median of what is not air in a CT of a head
@@ -63,10 +65,10 @@ def background_to_zero(volume: np.ndarray, name: str = "scan") -> np.ndarray:
     values, counts = np.unique(corners, return_counts=True)
     fill = float(values[counts.argmax()])
     if counts.max() >= FILLED * corners.size:
-        shift, background = fill, volume == fill
+        shift, background = fill, _filled(volume, fill)
         scan = volume[~background]
         if scan.size and (scan < fill).mean() > BELOW:
-            shift = float(np.quantile(scan, LOWEST))
+            shift = _lowest(scan)
     else:
         shift, background = float(np.median(corners)), None
         if shift > np.quantile(_middle(volume), BRIGHT):  # the corners hold tissue: there is no air to be seen
@@ -76,6 +78,30 @@ def background_to_zero(volume: np.ndarray, name: str = "scan") -> np.ndarray:
     if background is not None:
         shifted[background] = 0
     return shifted
+
+
+def _filled(volume: np.ndarray, fill: float) -> np.ndarray:
+    """Voxels of fill. Where that is as bright as anything, tissue may have the same value: then only what is
+    connected to the frame counts.
+    """
+    same = volume == fill
+    if not same.all() and fill > np.quantile(volume[~same], 1 - LOWEST * 10):
+        pieces, _ = ndimage.label(same)
+        faces = [pieces.take(side, axis) for axis in range(2) for side in (0, -1)]
+        same = np.isin(pieces, np.setdiff1d(np.unique(np.concatenate([face.ravel() for face in faces])), [0]))
+    return same
+
+
+def _lowest(values: np.ndarray) -> float:
+    """Where values begin: a step of theirs below the lowest, since 0 itself was taken for fill when they were numbers
+    of a scanner. A few far below all others, such as resampling makes at edges, do not count.
+    """
+    known = np.unique(values)
+    low, high = np.quantile(values, (LOWEST, 1 - LOWEST))
+    if low - known[0] > STRAY * (high - low) or len(known) < 2:
+        return float(low)
+    step = float(known[1] - known[0])
+    return float(known[0]) - (step if step <= STRAY * (high - low) else 0.0)
 
 
 def _corners(volume: np.ndarray) -> np.ndarray:
