@@ -93,14 +93,14 @@ def _filled(volume: np.ndarray, fill: float) -> np.ndarray:
 
 
 def _lowest(values: np.ndarray) -> float:
-    """Where values begin: a step of theirs below the lowest, since 0 itself was taken for fill when they were numbers
-    of a scanner. A few far below all others, such as resampling makes at edges, do not count.
+    """Where values begin: at 0 if that is the lowest, else a step of theirs below it, since 0 was taken for fill when
+    they were a scanner's. A few far below all others, such as resampling makes at edges, do not count.
     """
     known = np.unique(values)
     low, high = np.quantile(values, (LOWEST, 1 - LOWEST))
     if low - known[0] > STRAY * (high - low) or len(known) < 2:
         return float(low)
-    step = float(known[1] - known[0])
+    step = float(known[1] - known[0]) if known[0] else 0.0
     return float(known[0]) - (step if step <= STRAY * (high - low) else 0.0)
 
 
