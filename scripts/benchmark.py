@@ -2,9 +2,12 @@
 far maps in bfloat16 (and on a GPU, where there is one) are from those in float32.
 
     python scripts/benchmark.py [--threads 2]
+    python scripts/benchmark.py --load docs/evaluation/load.csv
     python scripts/benchmark.py --methods docs/evaluation/cost.csv
 
-The second form runs the main job with every method of configs/methods, and counts what each asks of its networks.
+The second form runs the main job on three scans, alone and beside processes that keep the cores busy, as it computes
+and as version 0.8.0 computed (every operation on all cores), the two by turns. The third runs it with every method of
+configs/methods, and counts what each asks of its networks.
 
 The last way is the chain of 200 steps, one slice at a time, as the paper's reference runs it, with the same network in
 the same run: so the gain is a ratio. Every way runs in a process of its own.
@@ -39,6 +42,27 @@ WAYS = {
 }
 
 
+#: In place of `bundle.threads`: as version 0.8.0 computed.
+AS_BEFORE = """
+import sys, contextlib, torch
+torch.set_num_threads({threads})
+from bundle import threads
+from bundle.networks import weights
+threads.Arithmetic.turn = lambda self: contextlib.nullcontext()
+threads.Arithmetic.map = lambda self, function, items: [function(item) for item in items]
+weights.LAYOUTS = {{}}
+torch.channels_last, torch.channels_last_3d = torch.contiguous_format, torch.contiguous_format
+from bundle.methods.base import SliceMethod
+before = SliceMethod.__init__
+SliceMethod.__init__ = lambda self, slices_per_pass=8, **kwargs: before(self, slices_per_pass=slices_per_pass, **kwargs)
+from monai.bundle import run
+run(config_file={config!r}, dataset_dir={source!r}, output_dir={output!r},
+    dataloader={{"_target_": "DataLoader", "dataset": "@dataset", "batch_size": 1, "collate_fn": "$collate_case"}})
+"""
+BUSY = "while True: pass"
+ROUNDS, SCANS = 3, 3
+
+
 def measured(command: list[str], threads: int) -> tuple[str, float, float]:
     """Output, wall seconds and peak MiB of a command."""
     start = time.perf_counter()
@@ -66,6 +90,41 @@ def main_job(threads: int, method: str | None = None) -> tuple[float, float]:
         command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(config_files(method)),
                    "--dataset_dir", f"{folder}/in", "--output_dir", f"{folder}/out"]  # fmt: skip
         return measured(command, threads)[1:]
+
+
+def under_load(path: Path, threads: int) -> None:
+    """Seconds of the main job on three scans, alone and beside busy processes, now and as it was."""
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(SCANS):
+            scan, _, affine = synthetic_head((256, 256, SLICES), seed=number)
+            write_map(Path(folder) / "in" / f"{number}.nii.gz", scan, affine, np.int16)
+        config, source, output = config_files(None)[0], f"{folder}/in", f"{folder}/out"
+        before = AS_BEFORE.format(threads=threads, config=config, source=source, output=output)
+        now = [sys.executable, "-m", "monai.bundle", "run", "--config_file", config]
+        now += ["--dataset_dir", source, "--output_dir", output]
+        ways = {"now": now, "as 0.8.0": [sys.executable, "-c", before]}
+        rows = []
+        for busy in (0, threads):
+            seconds = {name: [] for name in ways}
+            for _ in range(ROUNDS):
+                for name, command in ways.items():
+                    others = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(busy)]
+                    try:
+                        seconds[name].append(measured(command, threads)[1])
+                    finally:
+                        for other in others:
+                            other.kill()
+                            other.wait()
+            rows += [
+                [name, busy, f"{min(s):.1f}", f"{np.median(s):.1f}", f"{max(s):.1f}"] for name, s in seconds.items()
+            ]
+            for row in rows[-len(ways) :]:
+                print(*row, flush=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["way", "busy_processes", "least_seconds", "median_seconds", "most_seconds"])
+        writer.writerows(rows)
 
 
 def prepared():
@@ -161,10 +220,14 @@ def compare_precisions() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--load", type=Path, metavar="CSV", help="measure the main job under load instead")
     parser.add_argument("--methods", type=Path, metavar="CSV", help="compare what the methods cost instead")
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
     parser.add_argument("--passes", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.load:
+        under_load(arguments.load, arguments.threads)
+        return
     if arguments.methods:
         costs(arguments.methods, arguments.threads)
         return

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from bundle.evaluation.images import THICKNESS, benchmark_images, calibrate_images, thickness_score
+from bundle.evaluation.images import THICKNESS, benchmark_images, healthy_images, thickness_score
 from bundle.methods.intensity import Intensity
 from bundle.methods.reconstruction import Reconstruction
 from bundle.oct_cases import normal_oct_cases, oct_cases
-from bundle.scoring.calibration import read_calibration
 from bundle.training.synthetic_retinas import LAYERS, SyntheticRetinas, paint_retina
 from bundle.transforms.oct_augment import RandCamerad, RandSpeckled, RandVesselShadowd
 from tests.oct_files import bscan, save_picture
@@ -90,10 +89,9 @@ def test_the_protocol_by_image(eyes, network, tmp_path):
         assert len(list(csv.DictReader(file))) == 6, "the one without a retina is named and left out"
     assert (tmp_path / "table.md").read_text().count("\n| ") == 4
 
-    path, weights = tmp_path / "calibration.json", [eyes / "NORMAL" / "NORMAL-0-1.png"]
-    calibrate_images(normal, methods, network, pipeline(), device, path, weights, "retina")
-    entry = read_calibration(path, "intensity", weights)
-    assert entry.voxels > 10_000
+    healthy = healthy_images(normal, methods["intensity"], network, pipeline(), device, "retina")
+    assert len(healthy) == len({case["subject"] for case in normal}), "an array a patient"
+    assert sum(map(len, healthy)) > 10_000
 
 
 def test_thickness_score():

@@ -13,6 +13,7 @@ from monai.utils import convert_to_dst_type
 from scipy import ndimage
 
 from ..networks.anomaly_network import AnomalyNetwork
+from ..networks.weights import in_fast_layout
 from ..precision import autocast
 from ..scoring.guided import sharpened
 from ..threads import ARITHMETIC
@@ -94,6 +95,7 @@ class SliceMethod(Inferer):
         Returns:
             float32 (B, 1, X, Y, Z), zero where the volume is.
         """
+        in_fast_layout(network)  # MONAI Label loads weights by itself
         volumes = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
         maps = torch.stack([self._map(volume.float(), network) for volume in volumes])
         # With the meta data of the input, so that MONAI can invert the preprocessing on the map.
