@@ -19,6 +19,7 @@ __all__ = [
     "LAYOUTS",
     "MODALITIES",
     "find_modality",
+    "label_map_cases",
     "read_split",
     "scans_to_run",
     "select_subjects",
@@ -138,6 +139,18 @@ def training_cases(
 def t1w_cases(root: str | Path) -> list[dict]:
     """T1w scans of healthy people (`bundle.cases.find_scans`), said to be T1w, so that they are painted like FLAIR."""
     return [{**case, CONTRAST: "T1w"} for case in find_scans(root, "T1w")]
+
+
+def label_map_cases(root: str | Path, held_back: int = 2) -> list[dict]:
+    """Label maps of whole heads, to be painted; the last ``held_back`` by name are left for validation.
+
+    Raises:
+        DatasetError: when there are not enough.
+    """
+    cases = find_scans(root)
+    if len(cases) <= held_back:
+        raise DatasetError(root, f"{len(cases)} label maps, at least {held_back + 1} needed", "Check the path")
+    return cases[: len(cases) - held_back]
 
 
 def _dealt(subject: str) -> str:

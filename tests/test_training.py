@@ -149,6 +149,31 @@ def test_recipe_of_the_brain_mask(tmp_path):
     BrainMaskd("image", tmp_path / "out" / "weights.pt")
 
 
+def lesion_data(tmp_path, bids_folder):
+    """Ids of the recipe of synthetic lesions: the same heads stand for all places, and spheres for label maps."""
+    x, y, z = np.ogrid[-1:1:120j, -1:1:140j, -1:1:60j]
+    radius = np.sqrt(x**2 + y**2 + z**2)
+    labels = np.select([radius < 0.2, radius < 0.6, radius < 0.75, radius < 0.8, radius < 0.95], [4, 2, 3, 24, 507], 0)
+    for number in range(3):
+        write_map(tmp_path / "labels" / f"{number}.nii.gz", np.roll(labels, number, 0), np.eye(4), np.int16)
+    split = tmp_path / "elderly.json"
+    split.write_text(json.dumps({"subjects": {"training": ["sub-05"], "validation": ["sub-04"]}}))
+    return {"elderly_dir": str(bids_folder), "elderly_split": str(split), "healthy_t1w_dirs": [str(bids_folder)],
+            "label_maps_dir": str(tmp_path / "labels")}  # fmt: skip
+
+
+def test_recipe_of_the_synthetic_lesions(tmp_path, bids_folder):
+    """FLAIR of two places, painted T1w and painted label maps in one batch."""
+    small = {"batch_size": 2, "max_epochs": 1, "val_interval": 1, "epoch_length": 4, "paintings": 1}
+    small["network_def"] = {"_target_": "bundle.networks.lesion_unet.LesionUNet", "filters": [8, 8, 16]}
+    small["validate#dataset#every"] = 4
+    log = run(tmp_path, "lesions", bids_folder, base=small, **lesion_data(tmp_path, bids_folder))
+    assert "val_auprc" in log
+    assert len(re.findall(r"healthy slices of", log)) == 5
+    state = torch.load(tmp_path / "lesions" / "weights.pt", weights_only=True)
+    assert all(name.startswith("unet.") for name in state)
+
+
 def test_several_processes(tmp_path, bids_folder):
     launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m")
     log = run(tmp_path, "autoencoder", bids_folder, launcher, ["multi_gpu_train.json"], batch_size=2)
@@ -183,7 +208,8 @@ def data_of(bids_folder, tmp_path):
             split.write_text(json.dumps({"subjects": {"training": ["0", "1"], "validation": ["2"]}}))
             return {"dataset_dir": str(tmp_path / "oct"), "split": str(split), "synthetic": 2}
         split.write_text(json.dumps({"subjects": {"training": ["sub-00", "sub-01"], "validation": ["sub-02"]}}))
-        return {"dataset_dir": str(bids_folder), "split": str(split)}
+        more = lesion_data(tmp_path, bids_folder) if recipe == "lesions" else {}
+        return {"dataset_dir": str(bids_folder), "split": str(split), **more}
 
     return made
 

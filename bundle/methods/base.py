@@ -36,9 +36,11 @@ class SliceMethod(Inferer):
 
     Args:
         slices_per_pass: slices in one batch; bounds the memory, does not change the map.
-        smoothing: sigma of an in-plane Gaussian over the score, voxels of the model's grid; 0 for none.
+        coarsen: so many voxels of the model's grid are averaged, along both axes of a slice, to one that is scored: for
+            networks that learned on a coarser grid. The score comes back to the model's grid linearly.
+        smoothing: sigma of an in-plane Gaussian over the score, voxels that are scored; 0 for none.
         sharpening: radius of the windows in which the score follows the scan's own edges
-            (`bundle.scoring.guided.sharpened`), voxels of the model's grid; 0 for none. After the Gaussian.
+            (`bundle.scoring.guided.sharpened`), voxels that are scored; 0 for none. After the Gaussian.
         across: sigma of a Gaussian across slices, in slices; 0 for none. Lesions go on from slice to slice, noise does
             not.
         precision: see `bundle.precision.autocast`.
@@ -47,6 +49,7 @@ class SliceMethod(Inferer):
     def __init__(
         self,
         slices_per_pass: int = 4,
+        coarsen: int = 1,
         smoothing: float = 0.0,
         sharpening: int = 0,
         across: float = 0.0,
@@ -56,7 +59,9 @@ class SliceMethod(Inferer):
             raise ValueError(f"slices_per_pass {slices_per_pass} is less than 1")
         if sharpening < 0 or sharpening != int(sharpening):
             raise ValueError(f"sharpening {sharpening} is no number of voxels")
-        self.slices_per_pass, self.precision = slices_per_pass, precision
+        if coarsen < 1 or coarsen != int(coarsen):
+            raise ValueError(f"coarsen {coarsen} is no number of voxels")
+        self.slices_per_pass, self.coarsen, self.precision = slices_per_pass, coarsen, precision
         self.smoothing, self.sharpening, self.across = smoothing, sharpening, across
 
     @abstractmethod
@@ -64,7 +69,7 @@ class SliceMethod(Inferer):
         """Score a batch of slices.
 
         Args:
-            slices: (N, C, H, W), intensities in [0, 1]; H and W multiples of ``network.multiple``.
+            slices: (N, C, H, W), coarsened, intensities in [0, 1]; H and W multiples of ``network.multiple``.
             numbers: (N,) number of each slice in its volume: where randomness comes from, never the place in a batch.
             network: in evaluation mode.
 
@@ -81,9 +86,9 @@ class SliceMethod(Inferer):
     def finished(self, scores: torch.Tensor, slices: torch.Tensor) -> torch.Tensor:
         """Scores (N, 1, H, W) of slices (N, C, H, W), smoothed and sharpened in plane as the settings say."""
         if self.smoothing:
-            sigma = (0, 0, self.smoothing, self.smoothing)
+            sigma = (0, 0, *[self.smoothing * self.coarsen] * 2)
             scores = torch.from_numpy(ndimage.gaussian_filter(scores.cpu().numpy(), sigma)).to(scores.device)
-        return sharpened(scores, slices, self.sharpening) if self.sharpening else scores
+        return sharpened(scores, slices, self.sharpening * self.coarsen) if self.sharpening else scores
 
     def __call__(self, inputs: torch.Tensor, network: AnomalyNetwork, *args, **kwargs) -> torch.Tensor:
         """Map volumes.
@@ -104,7 +109,7 @@ class SliceMethod(Inferer):
     @torch.no_grad()
     def _map(self, volume: torch.Tensor, network: AnomalyNetwork) -> torch.Tensor:
         slices = volume.movedim(-1, 0)
-        multiple = network.multiple
+        multiple = network.multiple * self.coarsen
         extra = [-size % multiple for size in slices.shape[2:]]
         padded = F.pad(slices, (0, extra[1], 0, extra[0]))
         batches = list(
@@ -114,8 +119,9 @@ class SliceMethod(Inferer):
         def scored(batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
             # Autocast and gradients are settings of a thread.
             with torch.no_grad(), autocast(volume.device, self.precision):
-                part = batch[0].contiguous(memory_format=torch.channels_last)
-                return self.score(part, batch[1], network).float()
+                part = F.avg_pool2d(batch[0], self.coarsen).contiguous(memory_format=torch.channels_last)
+                score = self.score(part, batch[1], network).float()
+                return F.interpolate(score, scale_factor=float(self.coarsen), mode="bilinear", align_corners=False)
 
         parts = ARITHMETIC.map(scored, batches) if volume.device.type == "cpu" else [scored(one) for one in batches]
         with ARITHMETIC.turn():

@@ -6,6 +6,7 @@ One module, because MONAI Label loads one network and one file.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 
 import torch
@@ -13,6 +14,7 @@ from monai.networks.nets import DiffusionModelUNet
 from torch import nn
 
 from .binary_autoencoder import BinaryAutoencoder
+from .lesion_unet import LesionUNet
 from .slice_unet import SliceUNet
 
 __all__ = ["STRUCTURED", "AnomalyNetwork", "with_part"]
@@ -38,6 +40,7 @@ class AnomalyNetwork(nn.Module):
         num_head_channels: features of an attention head.
         norm_num_groups: groups of the denoiser's group normalisation.
         restoration: arguments of a `SliceUNet` beside them, which restores images (DISYRE); None for none.
+        lesions: arguments of a `LesionUNet` beside them, which marks synthetic lesions; None for none.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class AnomalyNetwork(nn.Module):
         num_head_channels: int = 32,
         norm_num_groups: int = 32,
         restoration: dict | None = None,
+        lesions: dict | None = None,
     ) -> None:
         super().__init__()
         self.autoencoder = BinaryAutoencoder(spatial_dims, in_channels, code_channels, **(autoencoder or {}))
@@ -66,11 +70,13 @@ class AnomalyNetwork(nn.Module):
             num_head_channels=num_head_channels,
         )
         self.restoration = None if restoration is None else SliceUNet(in_channels, **restoration)
+        self.lesions = None if lesions is None else LesionUNet(in_channels, **lesions)
 
     @property
     def multiple(self) -> int:
         """Every spatial size of an image is a multiple of this."""
-        return self.autoencoder.downsampling * 2 ** (len(self.denoiser.block_out_channels) - 1)
+        codes = self.autoencoder.downsampling * 2 ** (len(self.denoiser.block_out_channels) - 1)
+        return codes if self.lesions is None else math.lcm(codes, self.lesions.multiple)
 
     def encode(self, image: torch.Tensor) -> torch.Tensor:
         """Image → bits, see `BinaryAutoencoder.encode`."""

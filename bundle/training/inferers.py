@@ -20,11 +20,15 @@ __all__ = [
     "FlipLoss",
     "FlipTraining",
     "GaussianTraining",
+    "LesionLoss",
+    "LesionTraining",
     "RestorationTraining",
     "SliceScore",
+    "prepare_lesions",
     "prepare_reconstruction",
     "prepare_restoration",
     "prepare_twins",
+    "prepare_with_brain",
 ]
 
 
@@ -167,6 +171,58 @@ class RestorationTraining(Inferer):
             return network(inputs, steps).float()
 
 
+class LesionTraining(Inferer):
+    """One training step of the UNet of synthetic lesions: the twin and its brain go in, what has changed is to come
+    out.
+
+    Args:
+        precision: see `bundle.precision.autocast`.
+    """
+
+    def __init__(self, precision: str = "auto") -> None:
+        self.precision = precision
+
+    def __call__(
+        self, inputs: torch.Tensor, network: nn.Module, brain: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Args:
+            inputs: twins (B, C, H, W).
+            network: a `LesionUNet`.
+            brain: masks (B, 1, H, W).
+
+        Returns:
+            logits (B, 2, H, W), and the masks.
+        """
+        with autocast(inputs.device, self.precision):
+            return network(inputs, brain).float(), brain
+
+
+class LesionLoss(nn.Module):
+    """Binary cross-entropy within the brain, slices with little lesion counting more, and Dice over the batch.
+
+    Args:
+        balance: as of `FlipLoss`.
+        dice: weight of the Dice loss.
+    """
+
+    LEAST_VOXELS = 200
+
+    def __init__(self, balance: float = 0.5, dice: float = 0.3) -> None:
+        super().__init__()
+        self.balance, self.dice = balance, dice
+
+    def forward(self, prediction: tuple[torch.Tensor, torch.Tensor], target: torch.Tensor) -> torch.Tensor:
+        logits, brain = prediction
+        voxels = brain.sum((1, 2, 3)).clamp(min=self.LEAST_VOXELS)
+        wrong = F.binary_cross_entropy_with_logits(logits, target, reduction="none") * brain
+        uneven = ((target * brain).sum((1, 2, 3)) / voxels + 0.01) ** -self.balance
+        entropy = (wrong.sum((1, 2, 3)) / voxels * uneven / uneven.mean()).mean()
+        found = torch.sigmoid(logits) * brain
+        both, either = (found * target).sum((0, 2, 3)), (found + target * brain).sum((0, 2, 3))
+        return entropy + self.dice * (1 - (2 * both + 1) / (either + 1)).mean()
+
+
 class SliceScore(Inferer):
     """Lets a method of `bundle.methods` score a batch of slices (N, C, H, W); air scores 0."""
 
@@ -177,6 +233,18 @@ class SliceScore(Inferer):
         with autocast(inputs.device, self.method.precision):
             scores = self.method.score(inputs, torch.arange(len(inputs)), network).float()
         return scores * (inputs.amax(1, keepdim=True) > 0)
+
+
+def prepare_lesions(batch: dict, device: torch.device, non_blocking: bool = False, **_) -> tuple:
+    """MONAI ``prepare_batch`` of synthetic lesions: the twin, what has changed, and the brain for `LesionTraining`."""
+    twin, target, brain = (batch[key].to(device, non_blocking=non_blocking) for key in ("anomalous", "target", "brain"))
+    return twin, target, (brain,), {}
+
+
+def prepare_with_brain(batch: dict, device: torch.device, non_blocking: bool = False, **_) -> tuple:
+    """The twin with its brain as a further channel, and the mask of the anomalies: for the validation of the same."""
+    twin, mask, brain = (batch[key].to(device, non_blocking=non_blocking) for key in ("anomalous", "mask", "brain"))
+    return torch.cat([twin, brain], dim=1), mask
 
 
 def prepare_reconstruction(batch: dict, device: torch.device, non_blocking: bool = False, **_) -> tuple:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 
 import torch
+import torch.nn.functional as F
 from monai.config import KeysCollection
 from monai.transforms import (
     Compose,
@@ -23,7 +24,7 @@ from monai.transforms import (
 from monai.utils import ensure_tuple
 from scipy import ndimage
 
-__all__ = ["RandScannerd", "RandStripSkulld"]
+__all__ = ["RandMarginsd", "RandScannerd", "RandStripSkulld"]
 
 
 class RandStripSkulld(RandomizableTransform, MapTransform):
@@ -53,6 +54,28 @@ class RandStripSkulld(RandomizableTransform, MapTransform):
                 kept = ndimage.binary_erosion(kept)
             for key in self.key_iterator(d):
                 d[key] = d[key] * torch.from_numpy(kept)
+        return d
+
+
+class RandMarginsd(MapTransform, Randomizable):
+    """Grow or shrink masks by a random number of voxels: the brain that is found in a scan is more or less tight.
+
+    Args:
+        keys: keys of masks (1, H, W).
+        most, least: voxels that a mask grows by; below 0 it shrinks.
+    """
+
+    def __init__(self, keys: KeysCollection, most: int = 3, least: int = -2) -> None:
+        super().__init__(keys)
+        self.most, self.least = most, least
+
+    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict:
+        d, grow = dict(data), int(self.R.randint(self.least, self.most + 1))
+        for key in self.key_iterator(d):
+            mask = (torch.as_tensor(d[key]) > 0.5).float()[None]
+            mask = mask if grow > 0 else 1 - mask
+            grown = F.max_pool2d(mask, 2 * abs(grow) + 1, stride=1, padding=abs(grow))
+            d[key] = (grown if grow > 0 else 1 - grown)[0]
         return d
 
 

@@ -18,8 +18,6 @@ __all__ = ["RandT1wAsFlaird", "tissue_intensities"]
 
 VOXELS = 20_000  # that the tissues are found in
 QUANTILES = (0.08, 0.4, 0.8)  # of the brain: where fluid, grey and white matter are looked for first
-#: Intensity of a tissue on FLAIR, least and most: only their ratios count, and they vary by scanner.
-FLUID, GREY, WHITE = (0.25, 0.55), (1.05, 1.25), (0.85, 1.0)
 
 
 def tissue_intensities(volume: np.ndarray, brain: np.ndarray, rng: np.random.RandomState) -> tuple[float, ...]:
@@ -50,14 +48,25 @@ class RandT1wAsFlaird(MapTransform, Randomizable):
     Args:
         keys: keys of scans (C, X, Y, Z) of cases whose `CONTRAST` is ``T1w``.
         mask_key: of the brain mask (1, X, Y, Z).
+        fluid, grey, white: intensity of a tissue on FLAIR, least and most: only their ratios count, and they vary by
+            scanner. Every order of darkness of fluid is as likely.
+        bend: least and most power of intensities below white matter, in multiples of it: partial volume of fluid.
 
     Raises:
         ScanError: when a brain has no three tissues.
     """
 
-    def __init__(self, keys: KeysCollection, mask_key: str = "brain") -> None:
+    def __init__(
+        self,
+        keys: KeysCollection,
+        mask_key: str = "brain",
+        fluid: tuple[float, float] = (0.25, 0.55),
+        grey: tuple[float, float] = (1.05, 1.25),
+        white: tuple[float, float] = (0.85, 1.0),
+        bend: tuple[float, float] = (1.0, 1.0),
+    ) -> None:
         super().__init__(keys)
-        self.mask_key = mask_key
+        self.mask_key, self.fluid, self.grey, self.white, self.bend = mask_key, fluid, grey, white, bend
 
     def __call__(self, data: Mapping[Hashable, MetaTensor]) -> dict:
         d = dict(data)
@@ -75,7 +84,9 @@ class RandT1wAsFlaird(MapTransform, Randomizable):
 
     def _painted(self, volume: np.ndarray, brain: np.ndarray) -> np.ndarray:
         fluid, grey, white = tissue_intensities(volume, brain, self.R)
-        as_flair = [self.R.uniform(*tissue) for tissue in (FLUID, GREY, WHITE)]
+        as_flair = [np.exp(self.R.uniform(*np.log(self.fluid))), *(self.R.uniform(*t) for t in (self.grey, self.white))]
         seen = [0, fluid / 2, fluid, grey, white, 2 * white]
         shown = [0, 0.8 * as_flair[0], *as_flair, 1.1 * as_flair[2]]
-        return np.interp(volume, seen, shown).astype(np.float32)
+        painted, top = np.interp(volume, seen, shown), as_flair[2]
+        bent = top * (painted / top) ** self.R.uniform(*self.bend)
+        return np.where(painted < top, bent, painted).astype(np.float32)

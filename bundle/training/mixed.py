@@ -1,0 +1,57 @@
+"""Slices of several data sets in chosen shares, so that few scans of one place count beside many of another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from monai.transforms import Randomizable
+from torch.utils.data import Dataset
+
+from .slices import MOST_SEED, SliceDataset
+
+__all__ = ["MixedSlices"]
+
+
+class MixedSlices(Dataset, Randomizable):
+    """Random slices of random data sets; donors for synthetic anomalies come from any of them.
+
+    An item is what `bundle.training.slices.SliceDataset` gives.
+
+    Args:
+        datasets: without transforms of their own.
+        shares: how often each is taken, in any unit.
+        length: items an epoch.
+        transform: random transforms of an item.
+    """
+
+    def __init__(
+        self, datasets: Sequence[SliceDataset], shares: Sequence[float], length: int, transform: Callable | None = None
+    ) -> None:
+        if len(datasets) != len(shares):
+            raise ValueError(f"{len(datasets)} data sets and {len(shares)} shares")
+        self.datasets, self.length, self.transform = list(datasets), length, transform
+        self.shares = np.asarray(shares, dtype=float) / np.sum(shares)
+
+    def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> MixedSlices:
+        """Seed draws and transform: MONAI seeds a dataset in every worker of a loader, and looks no further."""
+        super().set_random_state(seed, state)
+        if isinstance(self.transform, Randomizable):
+            self.transform.set_random_state(None if seed is None else int(self.R.randint(MOST_SEED)))
+        return self
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict:
+        if not 0 <= index < self.length:
+            raise IndexError(index)
+        dataset, number = self._drawn()
+        item = {"image": dataset.slices[number].float(), dataset.region_key: dataset.regions[number].float()}
+        other, donor = self._drawn()
+        item["donor"] = other.slices[donor].float()
+        return self.transform(item) if self.transform is not None else item
+
+    def _drawn(self) -> tuple[SliceDataset, int]:
+        dataset = self.datasets[self.R.choice(len(self.datasets), p=self.shares)]
+        return dataset, int(self.R.randint(len(dataset.slices)))

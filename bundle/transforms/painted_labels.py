@@ -1,0 +1,116 @@
+"""Label maps of heads painted like FLAIR, with the large ventricles and wide sulci of old brains.
+
+After Billot et al., "SynthSeg", arXiv 2107.09559: a label map gives the anatomy, intensities are drawn anew a scan.
+Here they are drawn within what FLAIR has, and the anatomy is aged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform, Randomizable
+from scipy import ndimage
+
+__all__ = ["RandLabelsAsFlaird"]
+
+OUTSIDE = 500  # labels from here on lie outside the brain
+#: FreeSurfer's numbers.
+VENTRICLES, FLUID = (4, 43, 5, 44), (24, 14, 15)
+WHITE, CORTEX, CEREBELLUM = (2, 41, 77), (3, 42, 17, 18, 53, 54), (8, 47)
+AROUND_VENTRICLES = (2, 41, 77, 10, 49, 11, 50, 31, 63)  # what large ventricles take the place of
+#: Label → intensity, least and most, in multiples of white matter's (or of what is named).
+OTHERS = {
+    7: (0.95, 1.1), 46: (0.95, 1.1), 13: (0.75, 1.0), 52: (0.75, 1.0), 16: (0.98, 1.15), 31: (0.6, 1.5), 63: (0.6, 1.5),
+    30: (0.1, 1.1), 62: (0.1, 1.1),
+}  # fmt: skip
+THICKNESSES = (1, 2, 3, 5)  # of slices, voxels of the label map
+
+
+class RandLabelsAsFlaird(MapTransform, Randomizable):
+    """Paint label maps.
+
+    Args:
+        keys: the one key of the label map (1, X, Y, Z), LPS, about 1 mm; it becomes the scan.
+        brain_key: where the mask of the brain goes.
+        aged: how often ventricles and sulci are widened.
+    """
+
+    def __init__(self, keys: KeysCollection, brain_key: str = "brain", aged: float = 0.7) -> None:
+        super().__init__(keys)
+        self.brain_key, self.aged = brain_key, aged
+
+    def __call__(self, data: Mapping[Hashable, MetaTensor]) -> dict:
+        d = dict(data)
+        for key in self.key_iterator(d):
+            source = d[key]
+            labels = np.asarray(source[0]).astype(np.int32)
+            brain = (labels > 0) & (labels < OUTSIDE)
+            if self.R.rand() < self.aged:
+                labels = self._aged(labels, brain)
+            scan, brain, affine = self._scanned(self._painted(labels), brain, np.asarray(source.affine, dtype=float))
+            meta = {**source.meta, "spatial_shape": np.array(scan.shape), "original_affine": affine}
+            for name, values in ((key, scan), (self.brain_key, _whole(brain))):
+                tensor = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))[None]
+                d[name] = MetaTensor(tensor, affine=torch.as_tensor(affine), meta={**meta, "affine": affine})
+        return d
+
+    def _noise(self, shape: tuple[int, ...], sigma: float) -> np.ndarray:
+        noise = ndimage.gaussian_filter(self.R.standard_normal(shape).astype(np.float32), sigma)
+        return noise / noise.std()
+
+    def _aged(self, labels: np.ndarray, brain: np.ndarray) -> np.ndarray:
+        """Ventricles that have grown into what is around them, sulci into the cortex."""
+        grown = self.R.uniform(0, 7) * (1 + 0.3 * self._noise(labels.shape, 6))
+        distance = ndimage.distance_transform_edt(~np.isin(labels, VENTRICLES))
+        labels = np.where((distance < grown) & np.isin(labels, AROUND_VENTRICLES), VENTRICLES[0], labels)
+        widened = self.R.uniform(0, 2.5) * (1 + 0.5 * self._noise(labels.shape, 3))
+        depth = ndimage.distance_transform_edt(brain & (labels != FLUID[0]))
+        return np.where((depth < widened) & np.isin(labels, (*CORTEX[:2], *CEREBELLUM)), FLUID[0], labels)
+
+    def _painted(self, labels: np.ndarray) -> np.ndarray:
+        """Intensities: dark fluid, cortex brighter than white matter, anything outside the brain."""
+        white = self.R.uniform(0.85, 1.0)
+        grey, fluid = white * self.R.uniform(1.05, 1.4), np.exp(self.R.uniform(*np.log((0.02, 0.45))))
+        deep = white * self.R.uniform(1.0, 1.25)
+        drawn = np.zeros(labels.max() + 1, np.float32)
+        for number in np.unique(labels):
+            if number >= OUTSIDE:
+                drawn[number] = self.R.uniform(0.1, 2.2)
+            elif number in WHITE:
+                drawn[number] = white
+            elif number in (*CORTEX, *CEREBELLUM):
+                drawn[number] = grey * self.R.uniform(0.94, 1.05)
+            elif number in (*VENTRICLES, *FLUID):
+                drawn[number] = fluid * self.R.uniform(0.8, 1.3)
+            elif number in OTHERS:
+                drawn[number] = white * self.R.uniform(*OTHERS[number])
+            elif number:
+                drawn[number] = deep * self.R.uniform(0.95, 1.08)
+        scan = ndimage.gaussian_filter(drawn[labels], self.R.uniform(0.4, 0.9))
+        scan *= 1 + self.R.uniform(0, 0.05) * self._noise(labels.shape, self.R.uniform(1, 3))
+        return scan * (1 + self.R.uniform(0, 0.12) * self._noise(labels.shape, 40))
+
+    def _scanned(
+        self, scan: np.ndarray, brain: np.ndarray, affine: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Thick slices and noise."""
+        thick = int(self.R.choice(THICKNESSES))
+        count = scan.shape[2] // thick
+        scan, brain = (
+            v[..., : count * thick].reshape(*v.shape[:2], count, thick).mean(3)
+            for v in (scan, brain.astype(np.float32))
+        )
+        affine = affine @ np.diag([1.0, 1.0, thick, 1.0])
+        affine[:3, 3] += affine[:3, 2] / thick * (thick - 1) / 2
+        noise = self.R.uniform(0, 0.05) * self.R.standard_normal((2, *scan.shape))
+        return 200 * np.hypot(scan + noise[0], noise[1]), brain > 0.5, affine
+
+
+def _whole(mask: np.ndarray) -> np.ndarray:
+    """The largest piece, without holes."""
+    pieces, count = ndimage.label(mask)
+    return ndimage.binary_fill_holes(pieces == np.bincount(pieces.ravel())[1:].argmax() + 1 if count else mask)
