@@ -91,9 +91,30 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("path", type=Path, help="OUT.zip, or a folder that is not there yet")
     export.add_argument("--modality", default="flair", help="flair (default) or oct")
     export.add_argument("--method", default="default", help="a name from configs/methods (default: the best one)")
+    calibrate = commands.add_parser(
+        "calibrate", help="make calibrations anew, after a training or a change of settings"
+    )
+    calibrate.set_defaults(command=_calibrate)
+    calibrate.add_argument("--dataset_dir", type=Path, required=True, help="scans whose healthy slices count")
+    calibrate.add_argument("--modality", default="flair", help="flair (default) or oct")
+    calibrate.add_argument("--only", nargs="*", default=(), help="methods, default for the default; all by default")
+    calibrate.add_argument("--split", type=Path, help="split file; by default that of the modality")
+    calibrate.add_argument(
+        "--percentile", type=float, default=0.8, help="of the bootstrap over patients (%(default)g; 0: none)"
+    )
+    calibrate.add_argument("--set", action="append", default=[], metavar="ID=VALUE", help="a setting; repeatable")
     config = commands.add_parser("config", help="say where the main config is, for python -m monai.bundle run")
     config.set_defaults(command=_config)
     return parser
+
+
+def _calibrate(options: argparse.Namespace) -> int:
+    from .evaluation.calibrate import calibrate
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    percentile, settings = options.percentile or None, _settings(options.set)
+    calibrate(options.dataset_dir, options.modality, options.only, options.split, percentile, **settings)
+    return EXIT_CODES["all good"]
 
 
 def _config(options: argparse.Namespace) -> int:
@@ -170,14 +191,24 @@ def _plan(options: argparse.Namespace, job) -> tuple[list, dict[str, str]]:
 
 
 def _job(options: argparse.Namespace):
-    """The job of the config files and settings given; a setting is read as JSON where it is any."""
-    import json
-
+    """The job of the config files and settings given."""
     from . import default_config
     from .batch.job import Job
 
-    settings: dict[str, object] = {"suffix": options.suffix, "threads": options.threads}
-    for text in options.set:
+    settings = {"suffix": options.suffix, "threads": options.threads, **_settings(options.set)}
+    try:
+        return Job([default_config(), *options.config], **settings)
+    except Exception as error:
+        known = cause_of(error)
+        raise known or FlipmapError("the config", " ".join(str(error).split()), "Check --config and --set") from error
+
+
+def _settings(given: Sequence[str]) -> dict[str, object]:
+    """``ID=VALUE`` → id → value, read as JSON where it is any."""
+    import json
+
+    settings: dict[str, object] = {}
+    for text in given:
         key, separator, value = text.partition("=")
         if not separator:
             raise FlipmapError(f"--set {text}", "there is no = in it", "Write --set threshold=3")
@@ -185,11 +216,7 @@ def _job(options: argparse.Namespace):
             settings[key] = json.loads(value)
         except ValueError:
             settings[key] = value
-    try:
-        return Job([default_config(), *options.config], **settings)
-    except Exception as error:
-        known = cause_of(error)
-        raise known or FlipmapError("the config", " ".join(str(error).split()), "Check --config and --set") from error
+    return settings
 
 
 def _run_plan(plan, passed, job, options: argparse.Namespace) -> int:

@@ -57,7 +57,16 @@ MODALITIES = {
         Modality(
             "flair",
             None,
-            ("disyre", "intensity", "masked_bernoulli", "mdps", "reconstruction", "structured_flips"),
+            (
+                "brighter",
+                "darker",
+                "disyre",
+                "intensity",
+                "masked_bernoulli",
+                "mdps",
+                "reconstruction",
+                "structured_flips",
+            ),
             "bids_lesion",
             "lgg_flair.json",
             "models",

@@ -97,6 +97,7 @@ def test_one_network_everywhere():
     """What is trained is what is asked; the restoration beside it has a recipe of its own."""
     networks = [read(name)["network_def"] for name in RUNNABLE]
     assert networks[0].pop("restoration") == {}
+    assert networks[0].pop("lesions") == {}
     assert networks[0] == networks[1] == networks[2]
     assert read("train_disyre")["network_def"] == {
         "_target_": "bundle.networks.slice_unet.SliceUNet",
@@ -105,7 +106,7 @@ def test_one_network_everywhere():
 
 
 def test_one_preprocessing_everywhere():
-    """Training and inference see the same grid: only the label's keys differ."""
+    """Training and inference see the same scans: only the label's keys differ, and the grid of the codes is coarser."""
     for step in ("background", "brain", "scale"):
         same = [read(name)["steps"][step] for name in RUNNABLE]
         assert same[0] == same[1] == same[2]
@@ -114,7 +115,12 @@ def test_one_preprocessing_everywhere():
         parser = ConfigParser(read(name))
         grid = parser.get_parsed_content("steps#grid")
         grids.append((grid.size, grid.spacing, grid.slice_spacing, grid.source_key))
-    assert grids[0] == grids[1] == grids[2]
+    assert grids[1] == grids[2]
+    size, spacing, slices, source = grids[1]
+    coarsen = read("inference")["coarsen"]
+    assert grids[0] == (tuple(coarsen * n for n in size), spacing / coarsen, slices, source)
+    fine = ConfigParser(read("train_lesions")).get_parsed_content("steps#grid")
+    assert (fine.size, fine.spacing, fine.slice_spacing, fine.source_key) == grids[0]
 
 
 def test_inference_is_self_contained():

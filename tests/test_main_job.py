@@ -97,12 +97,15 @@ def test_all_good_is_zero_and_repeats(tmp_path, sample):
 def test_a_misspelt_id_is_refused(tmp_path, sample):
     scan, _, affine = sample
     write_map(tmp_path / "in" / "one.nii.gz", scan[..., 3:6], affine, np.int16)
-    for option in (("--treshold", 3), ("--treshold=3",), ("--steps#scal#headroom", 2)):
+    for option in (("--treshold", 3), ("--treshold=3",)):
         code, log = run(tmp_path / "in", tmp_path / "out", tmp_path, *option)
         assert code == 2, log
-        assert "Did you mean" in log
+        assert "Did you mean threshold?" in log
         assert "Traceback" not in log
-        assert not (tmp_path / "out").exists()
+    code, log = run(tmp_path / "in", tmp_path / "out", tmp_path, "--steps#scal#headroom", 2)
+    assert code != 0
+    assert "did you mean 'scale'" in log, "within an id MONAI says it by itself"
+    assert not (tmp_path / "out").exists()
 
 
 def test_nothing_to_do_is_said(tmp_path):
@@ -110,7 +113,7 @@ def test_nothing_to_do_is_said(tmp_path):
     code, log = run(tmp_path / "in", tmp_path / "out", tmp_path)
     assert code == 3
     assert "Traceback" not in log
-    assert "no .nii or .nii.gz file at any depth" in log
+    assert "no .nii.gz, .nii, .mgz" in log
 
 
 def test_interrupted_in_the_middle_leaves_whole_files(tmp_path, sample):

@@ -150,7 +150,7 @@ def test_a_calibration_is_refused_for_other_settings(tmp_path):
     ):
         with pytest.raises(WeightsError, match=said) as caught:
             Calibrated("pred", tmp_path / "c.json", "one", parts={**same, part: other})
-        assert "scripts/calibrate.py" in caught.value.remedy
+        assert "flipmap calibrate" in caught.value.remedy
         assert "calibration=none" in caught.value.remedy
     # How fast, and in which precision, is no matter of the units.
     Calibrated(

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
@@ -112,6 +113,13 @@ class Job:
             "end": known.end,
             "points": [point for point in points if point[0] <= known.end],
         }
+
+    def calibrated(self, scores: np.ndarray) -> np.ndarray:
+        """Raw scores of its method, of any shape, as its maps have them."""
+        if self.uncalibrated:
+            return scores
+        path, method = (self.config.get_parsed_content(key) for key in ("calibration", "method"))
+        return read_calibration(path, method)(scores)
 
     @cached_property
     def fingerprint(self) -> str:

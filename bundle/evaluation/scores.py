@@ -13,6 +13,7 @@ from monai.inferers import Inferer
 from monai.transforms import Invertd
 
 from ..io.nifti import read_scan
+from ..transforms.background import background_to_zero
 from ..transforms.brain_depth import brain_depth
 from ..transforms.head import free_slices, head_mask
 from ..transforms.mri import to_axial
@@ -61,15 +62,17 @@ class CaseScores:
 
 
 def prepare(case: dict, preprocessing: Callable) -> Prepared:
-    """Read a case with ``image`` and ``label``.
+    """Read a case with ``image`` and, unless all of it is healthy, ``label``.
 
     Raises:
         ScanError: when scan or label cannot be read.
     """
     scan = to_axial(read_scan(case["image"]))
-    lesion = to_axial(read_scan(case["label"], labels=True))[0].numpy() > 0.5
     intensity, spacing = scan[0].numpy(), tuple(float(s) for s in scan.pixdim)
-    head = head_mask(np.maximum(intensity, 0), spacing)
+    lesion = np.zeros(intensity.shape, bool)
+    if "label" in case:
+        lesion = to_axial(read_scan(case["label"], labels=True))[0].numpy() > 0.5
+    head = head_mask(background_to_zero(intensity), spacing)
     item = preprocessing({"image": case["image"]})
     depth = brain_depth(item["image"])
     if depth is None:

@@ -20,6 +20,7 @@ __all__ = ["SIGNS", "SyntheticLesions"]
 
 #: What is asked for → channels of the answer, of which the higher one counts.
 SIGNS = {"brighter": (BRIGHTER,), "darker": (DARKER,), "either": (BRIGHTER, DARKER)}
+MARGIN = 8  # voxels around the brain that the UNet is given
 
 
 class SyntheticLesions(SliceMethod):
@@ -46,8 +47,10 @@ class SyntheticLesions(SliceMethod):
         volumes = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
         depth = brain_depth(inputs)
         brain = volumes.amax(1, keepdim=True) > 0 if depth is None else torch.as_tensor(depth > 0).to(volumes.device)
-        with_brain = torch.cat([volumes, brain.expand(len(volumes), 1, *volumes.shape[2:]).to(volumes.dtype)], dim=1)
-        maps = super().__call__(with_brain, network)
+        brain = brain.expand(len(volumes), 1, *volumes.shape[2:]).to(volumes.dtype)
+        box, maps = _box_of(brain), torch.zeros_like(brain, dtype=torch.float32)
+        # The UNet sees nothing outside: about half of the frame.
+        maps[box] = super().__call__(torch.cat([volumes, brain], dim=1)[box], network)
         return convert_to_dst_type(maps, inputs)[0] if isinstance(inputs, MetaTensor) else maps
 
     def score(self, slices: torch.Tensor, numbers: torch.Tensor, network: AnomalyNetwork | LesionUNet) -> torch.Tensor:
@@ -55,3 +58,15 @@ class SyntheticLesions(SliceMethod):
         unet = getattr(network, "lesions", None) or network
         answer = torch.sigmoid(unet(slices[:, :-1], slices[:, -1:]).float())
         return answer[:, SIGNS[self.sign]].amax(1, keepdim=True)
+
+
+def _box_of(brain: torch.Tensor) -> tuple[slice, ...]:
+    """Of masks (B, 1, X, Y, Z): all slices, in plane the box around them with a margin; all of it where they are
+    empty.
+    """
+    box = [slice(None)] * 5
+    for axis in (2, 3):
+        inside = brain.amax([a for a in range(5) if a != axis]).nonzero()
+        if len(inside):
+            box[axis] = slice(max(int(inside[0]) - MARGIN, 0), int(inside[-1]) + MARGIN + 1)
+    return tuple(box)

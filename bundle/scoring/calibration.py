@@ -45,7 +45,7 @@ UNCALIBRATED = "none"  # in place of a calibration file: raw scores are asked fo
 DEPTHS_MM = (0.0, 4.0, 8.0, 13.0, 20.0, 32.0)
 LEAST_VOXELS = 5000  # a layer that has fewer takes the table of all
 ANEW = (
-    "Make it anew (python scripts/calibrate.py --dataset_dir DATA --only {method}), go back to those settings, or set "
+    "Make it anew (flipmap calibrate --dataset_dir DATA, --help says more), go back to those settings, or set "
     "calibration=none for raw scores"
 )
 
@@ -73,7 +73,7 @@ class Calibration:
     score: tuple[float, ...] = field(repr=False)
     value: tuple[float, ...] = field(repr=False)
     voxels: int
-    weights: str = ""
+    weights: str = field(default="", compare=False)
     made_with: dict = field(default_factory=dict, repr=False, compare=False)
     percentile: float | None = None
     patients: int = 1
@@ -233,15 +233,15 @@ def read_calibration(
         calibration = Calibration(**entries[method])
     except KeyError as error:
         known = ", ".join(entries)
-        raise WeightsError(path, f"no entry {method!r}, only {known}", ANEW.format(method=method)) from error
+        raise WeightsError(path, f"no entry {method!r}, only {known}", ANEW) from error
     except (OSError, ValueError, TypeError) as error:
         raise WeightsError(path, f"no calibration ({error})", "Take the file that came with the weights") from error
     if weights and weights_hash(*weights) != calibration.weights:
         files = ", ".join(map(str, weights))
-        raise WeightsError(path, f"its entry {method!r} is not for {files}", ANEW.format(method=method))
+        raise WeightsError(path, f"its entry {method!r} is not for {files}", ANEW)
     if made_with and (differing := differences_between(calibration.made_with, made_with)):
         reason = f"its entry {method!r} is for other settings: {differing}"
-        raise WeightsError(path, reason, ANEW.format(method=method))
+        raise WeightsError(path, reason, ANEW)
     return calibration
 
 
