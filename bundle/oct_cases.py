@@ -14,7 +14,7 @@ from .cases import OUTPUT_SUFFIXES, stem, unique_names
 from .errors import DatasetError
 from .io.oct import DICOM_ENDINGS, NIFTI, PICTURES, VENDORS
 
-__all__ = ["NORMAL", "find_oct", "normal_oct_cases", "oct_cases"]
+__all__ = ["DUKE", "NORMAL", "find_oct", "normal_oct_cases", "oct_cases"]
 
 NORMAL = "normal"
 #: Duke (Fang et al., Medical Image Analysis 2012) names a file by the eye; 6.6 x 6.6 mm in 1000 A-scans.

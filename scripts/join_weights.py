@@ -14,15 +14,13 @@ from bundle.io.files import whole_file
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("path", type=Path, help="where to")
-    parser.add_argument(
-        "base", type=Path, help="weights of autoencoder and denoiser; of other parts what is in it goes"
-    )
+    parser.add_argument("base", type=Path, help="weights whose other parts stay as they are")
     parser.add_argument("parts", nargs="*", metavar="NAME=FILE", help="further parts")
     arguments = parser.parse_args()
     base = torch.load(arguments.base, map_location="cpu", weights_only=True)
-    joined = {key: value for key, value in base.items() if key.startswith(("autoencoder.", "denoiser."))}
-    for given in arguments.parts:
-        name, _, file = given.partition("=")
+    parts = dict(given.split("=", 1) for given in arguments.parts)
+    joined = {key: value for key, value in base.items() if key.partition(".")[0] not in parts}
+    for name, file in parts.items():
         state = torch.load(file, map_location="cpu", weights_only=True)
         joined |= {f"{name}.{key}": value for key, value in state.items()}
     with whole_file(arguments.path) as temporary:

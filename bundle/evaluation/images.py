@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from ..datasets import training_cases
 from ..errors import ScanError, cause_of
-from ..oct_cases import NORMAL
+from ..oct_cases import DUKE, NORMAL
 from ..report.figures import save_images
 from ..scoring.calibration import Calibration
 from ..scoring.findings import case_score
@@ -221,8 +221,12 @@ def _synthetic_auprc(scored: Sequence[dict], method: Inferer, network, device, r
 
 
 def _chosen(scored: Sequence[dict], name: str) -> list[tuple[str, dict]]:
-    """Of every kind the image with the median score, and the normal one with the highest: by rank, not by eye."""
+    """Of every kind the image with the median score, and the normal one with the highest: by rank, not by eye.
+
+    Of images whose licence lets them be shown: that of Duke states none.
+    """
     chosen = []
+    scored = [image for image in scored if not DUKE.search(image["name"])]
     for kind in sorted({image["kind"] for image in scored}):
         ranked = sorted((image for image in scored if image["kind"] == kind), key=lambda image: image["score"][name])
         chosen.append((f"{kind}, median score", ranked[len(ranked) // 2]))

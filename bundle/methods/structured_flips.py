@@ -30,17 +30,27 @@ class StructuredFlips(SliceMethod):
     Args:
         score_with: ``flips`` for the mean flip probability of the bits at a place; a name from
             `bundle.scoring.differences.DIFFERENCES` for D(z) against D(|z − f|); ``both`` for the geometric mean of
-            flips and absolute difference.
+            flips and ``distance``.
+        distance: the difference that ``both`` takes: ``absolute``, or ``brighter`` for what is brighter than it would
+        be
+            restored, since flips also mark fluid that is darker than any in training.
         mirrored: average with the map of the slice mirrored left to right.
         shifts: average over copies shifted by so many pixels along both axes, and back. A place of the code is several
             pixels wide; shifts by parts of it make the map finer.
         kwargs: of `SliceMethod`.
     """
 
-    def __init__(self, score_with: str = BOTH, mirrored: bool = False, shifts: Sequence[int] = (0,), **kwargs) -> None:
+    def __init__(
+        self,
+        score_with: str = BOTH,
+        mirrored: bool = False,
+        shifts: Sequence[int] = (0,),
+        distance: str = "absolute",
+        **kwargs,
+    ) -> None:
         super().__init__(**kwargs)
         self.score_with, self.mirrored, self.shifts = score_with, mirrored, tuple(shifts)
-        self.difference = difference("absolute" if score_with in (FLIPS, BOTH) else score_with)
+        self.difference = difference(distance if score_with in (FLIPS, BOTH) else score_with)
 
     def score(self, slices: torch.Tensor, numbers: torch.Tensor, network: AnomalyNetwork) -> torch.Tensor:
         scores = []
