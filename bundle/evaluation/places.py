@@ -49,12 +49,13 @@ def benchmark_places(
     folder.mkdir(parents=True, exist_ok=True)
     table: list[dict] = []
     for place, where in places.items():
-        cases = _cases(**where)
+        pictured = where.get("pictured", False)
+        cases = _cases(**{key: value for key, value in where.items() if key != "pictured"})
         kept, panels = _scored(cases, jobs)
         table += place_rows(place, kept, jobs)
         for row in table[-len(jobs) :]:
             logger.info("%s", row)
-        if panels:
+        if panels and pictured:
             save_cases(folder / f"{place}.png", panels)
     write_rows(folder / "places.csv", table)
     (folder / "places.md").write_text(_markdown(table, list(rows)), encoding="utf-8")
