@@ -32,12 +32,11 @@ BASELINE = "intensity"
 def benchmark_places(
     places: Mapping[str, Mapping], rows: Mapping[str, Mapping], output_dir: str | Path, **settings
 ) -> list[dict]:
-    """Run every row on every set; write ``places.csv``, ``places.md`` and a picture a set, best, median and worst case.
+    """Run every row on every set; write ``places.csv`` and ``places.md``, and pictures of best, median and worst case.
 
     Args:
-        places: name → ``dataset_dir`` (BIDS with lesion masks, or without any: then all is healthy) and, where not
-        all of
-            it is asked, ``split`` and ``part``.
+        places: name → ``dataset_dir`` (BIDS with lesion masks, or without any: then all is healthy); where not all of
+            it is asked, ``split`` and ``part``; and ``pictured``, where the licence of the scans lets slices be shown.
         rows: see `bundle.evaluation.rows.load_rows`; one is called `BASELINE`. The last one is pictured.
         output_dir: folder of the tables.
         settings: ids that all rows share.
@@ -76,7 +75,7 @@ def _scored(cases: Sequence[dict], jobs: Mapping[str, Job]) -> tuple[dict[str, M
     for case in cases:
         prepared = prepare(case, first.preprocessing)
         for name, job in jobs.items():
-            result = score_case(prepared, job.inferer, job.network, job.preprocessing, job.device)
+            result = score_case(prepared, job.inferer, job.network, first.preprocessing, job.device)
             values = job.calibrated(result.scores)
             kept[name].add(prepared, values, result.seconds)
             if name == last and prepared.lesion.any():

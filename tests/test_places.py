@@ -1,0 +1,66 @@
+"""The benchmark of places: the figures of a set are those of its scans, and places compare by their ratio to the
+intensity.
+"""
+
+import csv
+
+import numpy as np
+import pytest
+
+from bundle.evaluation.places import against, benchmark_places
+from bundle.io.nifti import write_map
+from bundle.sample import synthetic_head
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    """Two places of two heads each, and one without lesions."""
+    root = tmp_path_factory.mktemp("places")
+    for place, scale in (("a", 1.0), ("b", 3.0)):
+        for number in range(2):
+            scan, lesion, affine = synthetic_head((96, 112, 8), (2.0, 2.0, 13.0), seed=number)
+            name = f"sub-{number:02d}"
+            write_map(root / place / name / "anat" / f"{name}_FLAIR.nii.gz", scan * scale, affine, np.float32)
+            mask = root / place / "derivatives" / "lesion" / name / "anat" / f"{name}_label-lesion_mask.nii.gz"
+            write_map(mask, lesion, affine, np.uint8)
+    scan, _, affine = synthetic_head((96, 112, 8), (2.0, 2.0, 13.0), seed=5, lesion_mm=0)
+    write_map(root / "healthy" / "one_FLAIR.nii.gz", scan, affine, np.int16)
+    places = {name: {"dataset_dir": str(root / name)} for name in ("a", "b", "healthy")}
+    rows = {
+        "intensity": {"method": "intensity", "inferer#coarsen": 1},
+        "brighter": {"method": "brighter"},
+        "default": {},
+    }
+    return benchmark_places(places, rows, root / "out", precision="float32"), root / "out"
+
+
+def test_a_row_a_place_and_method(table):
+    rows, folder = table
+    assert [(row["place"], row["method"]) for row in rows] == [
+        (place, method) for place in ("a", "b", "healthy") for method in ("intensity", "brighter", "default")
+    ]
+    with (folder / "places.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 9
+    assert (folder / "places.md").read_text().count("\n| ") == 4
+    assert not list(folder.glob("*.png")), "no picture without leave"
+
+
+def test_the_same_heads_on_another_scale_have_the_same_figures(table):
+    rows, _ = table
+    by = {(row["place"], row["method"]): row for row in rows}
+    for method in ("intensity", "brighter", "default"):
+        assert by["a", method]["auprc"] == pytest.approx(by["b", method]["auprc"], abs=0.01)
+    assert by["a", "default"]["auprc"] > 0.5
+    assert by["healthy", "default"]["auprc"] == ""
+    assert 0 <= by["healthy", "default"]["reached_rate_0.01"] < 0.2
+    assert by["a", "intensity"]["reached_rate_0.01"] == "", "without a calibration no rate is promised"
+
+
+def test_places_compare_by_their_ratio():
+    rows = [
+        {"place": place, "method": method, "auprc": value}
+        for place, values in {"a": (0.5, 0.6), "b": (0.1, 0.3), "healthy": ("", "")}.items()
+        for method, value in zip(("intensity", "default"), values, strict=True)
+    ]
+    assert against(rows, "default") == pytest.approx((np.log(1.2) + np.log(3)) / 2)
+    assert against(rows, "intensity") == 0
