@@ -64,10 +64,12 @@ def predict(
 
     from .batch.dataset import explain
     from .io.nifti import scan_from_array
+    from .threads import limit_threads
 
     if affine is None:
         affine = np.diag([*(spacing or (1.0, 1.0, 1.0)), 1.0])
     case = {"image": scan_from_array(array, affine), "name": "array"}
+    limit_threads(settings.get("threads"))
     try:
         return np.asarray(_job(json.dumps(settings, sort_keys=True))(case)["pred"][0].cpu(), dtype=np.float32)
     except Exception as error:

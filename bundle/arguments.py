@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import json
 import logging
 import re
 import sys
@@ -17,7 +16,9 @@ __all__ = ["check_arguments", "check_settings"]
 
 logger = logging.getLogger(__name__)
 
+OPTION = re.compile("-{1,2}[A-Za-z+]")  # as Fire reads them: one dash or two, dashes within for underscores
 SEPARATORS = re.compile("#|::")  # of the places in a config
+OPEN = ("rows", "places", "shares")  # ids under which names are the user's own
 MERGE = "+"  # before an id: MONAI adds to it instead of replacing it
 
 
@@ -36,8 +37,10 @@ def check_settings(settings: Iterable[str], config: Mapping) -> None:
         for part in SEPARATORS.split(setting.removeprefix(MERGE)):
             if isinstance(place, str) and place.startswith(("@", "$", "%")):
                 break  # what an expression or a reference gives is not known here
+            if _is_component(place) or part in OPEN:
+                break  # a component may take more than the config gives it
             known = _ids(place)
-            if part not in known and not _is_argument(place):
+            if part not in known:
                 near = difflib.get_close_matches(part, known, 1)
                 remedy = f"Did you mean {near[0]}?" if near else f"Choose from {', '.join(known) or 'none'}"
                 raise FlipmapError(f"setting {setting}", f"the config has no {part!r}", remedy)
@@ -50,14 +53,13 @@ def _ids(place: object) -> list[str]:
     return [str(number) for number in range(len(place))] if isinstance(place, list) else []
 
 
-def _is_argument(place: object) -> bool:
-    """Whether the place holds the arguments of a component: it may take more than the config gives it."""
+def _is_component(place: object) -> bool:
     return isinstance(place, Mapping) and "_target_" in place
 
 
 def _inside(place: object, part: str) -> object:
     if isinstance(place, Mapping):
-        return place.get(part, {"_target_": ""})
+        return place.get(part)
     return place[int(part)] if isinstance(place, list) else place
 
 
@@ -95,12 +97,15 @@ def _options(arguments: Sequence[str]) -> dict[str, str]:
     """``--id value`` and ``--id=value`` → id → value; those of ``--args_file`` as well."""
     found: dict[str, str] = {}
     for number, argument in enumerate(arguments):
-        if argument.startswith("--"):
-            key, separator, value = argument[2:].partition("=")
+        if OPTION.match(argument):
+            key, separator, value = argument.lstrip("-").partition("=")
             following = arguments[number + 1] if number + 1 < len(arguments) else ""
-            found[key] = value if separator else following
+            found[key.replace("-", "_")] = value if separator else following
     if path := found.get("args_file"):
-        found |= {str(key): str(value) for key, value in json.loads(Path(path).read_text()).items() if key not in found}
+        from monai.bundle import ConfigParser
+
+        given = ConfigParser.load_config_file(path)
+        found |= {str(key): str(value) for key, value in given.items() if key not in found}
     return found
 
 

@@ -27,8 +27,6 @@ __all__ = [
     "with_brain_masks",
 ]
 
-#: Of the data part of a scan in two files: the other part is the scan.
-DATA_PARTS = {".img": ".hdr"}
 #: Of what else a scan may come in; points within a name are no endings.
 OTHER_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".vol", ".e2e", ".fda", ".oct", ".dcm", ".dicom")
 #: What this project writes itself; such files are results, never input.
@@ -168,7 +166,7 @@ def _is_volume(path: Path) -> bool:
     ending = ending_of(path)
     if ending == ".hdr":  # other programs have headers of that ending, too
         return path.with_suffix(".img").is_file()
-    return bool(ending) and not (ending in DATA_PARTS and path.with_suffix(DATA_PARTS[ending]).is_file())
+    return bool(ending) and ending != ".img"  # the other half of such a header, or DICOM
 
 
 def _case(path: Path, name: str) -> dict:

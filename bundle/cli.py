@@ -195,7 +195,9 @@ def _job(options: argparse.Namespace):
     from . import default_config
     from .batch.job import Job
 
-    settings = {"suffix": options.suffix, "threads": options.threads, **_settings(options.set)}
+    settings = {"suffix": options.suffix, **_settings(options.set)}
+    if options.threads:
+        settings["threads"] = options.threads
     try:
         return Job([default_config(), *options.config], **settings)
     except Exception as error:

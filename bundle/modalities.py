@@ -23,7 +23,6 @@ class Modality:
         methods: names from configs/methods that are calibrated beside the default.
         layout: of the data set that calibrates, see `bundle.datasets.LAYOUTS`.
         split: file in configs/splits, of that data set.
-        weights_folder: of weights and calibration.
     """
 
     name: str
@@ -31,7 +30,6 @@ class Modality:
     methods: tuple[str, ...]
     layout: str
     split: str
-    weights_folder: str
 
     def configs(self, method: str = DEFAULT) -> list[Path]:
         """Config files of a method, later ones over earlier ones.
@@ -69,11 +67,8 @@ MODALITIES = {
             ),
             "bids_lesion",
             "lgg_flair.json",
-            "models",
         ),
-        Modality(
-            "oct", "oct.json", ("intensity", "masked_bernoulli", "reconstruction"), "oct", "oct.json", "models/oct"
-        ),
+        Modality("oct", "oct.json", ("intensity", "masked_bernoulli", "reconstruction"), "oct", "oct.json"),
     )
 }
 

@@ -77,7 +77,7 @@ def _is_scan(path: Path, root: Path) -> bool:
     if not path.is_file() or any(part.startswith(".") for part in path.relative_to(root).parts):
         return False
     name, own = path.name.lower(), stem(path)
-    if own.endswith((*OUTPUT_SUFFIXES, "_desc-anomaly_picture")):
+    if own.endswith((*OUTPUT_SUFFIXES, "_desc-anomaly_picture", "_desc-rawscore_picture")):
         return False
     return name.endswith((*NIFTI, *DICOM_ENDINGS)) or path.suffix.lower() in (*PICTURES, *VENDORS)
 

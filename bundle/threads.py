@@ -18,7 +18,7 @@ import torch
 
 from .errors import FlipmapError
 
-__all__ = ["ARITHMETIC", "Arithmetic", "limit_threads", "owned_by"]
+__all__ = ["ARITHMETIC", "Arithmetic", "GivenUp", "limit_threads", "owned_by"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -37,9 +37,15 @@ def owned_by(owner: object) -> Iterator[None]:
         _OWNER.reset(token)
 
 
+class GivenUp(Exception):
+    """Raised in a thread whose work has been given up: it computes no more."""
+
+
 @runtime_checkable
 class Waiting(Protocol):
     """An owner that wants to know how many of its threads wait for their turn, and how many compute."""
+
+    given_up: bool  # whether nothing is to be computed for it any more
 
     def wait(self, change: int) -> None:
         """So many more threads wait."""
@@ -80,7 +86,11 @@ class Arithmetic:
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """Compute in the block, alone: PyTorch takes no further thread for it. Waits until a thread is free."""
+        """Compute in the block, alone: PyTorch takes no further thread for it. Waits until a thread is free.
+
+        Raises:
+            GivenUp: when the owner has been given up meanwhile.
+        """
         if getattr(self._mine, "depth", 0):
             yield
             return
@@ -88,8 +98,12 @@ class Arithmetic:
         clock = owner if isinstance(owner, Waiting) else None
         with self._turn, _counted(clock.wait if clock else None):
             self._turn.wait_for(lambda: len(self._computing) < self.threads)
+            if clock and clock.given_up:
+                raise GivenUp
             self._computing[ticket] = owner
-        before, self._mine.depth = torch.get_num_threads(), 1
+        # A thread that begins while another computes alone would take its one thread for what the program has set.
+        first = threading.current_thread() is not threading.main_thread()
+        before, self._mine.depth = _torch_threads() if first else torch.get_num_threads(), 1
         torch.set_num_threads(1)  # of this thread, and of those that begin meanwhile
         try:
             with _counted(clock.compute if clock else None):

@@ -53,7 +53,8 @@ class Job:
         self.config.read_config([str(path) for path in files])
         check_settings(settings, self.config.get())
         self.config.update({"bundle_root": bundle_root(), **settings})
-        limit_threads(self.config.get_parsed_content("threads"))
+        if (threads := self.config.get_parsed_content("threads")) is not None:
+            limit_threads(threads)
         transforms = self.config["postprocessing"]["transforms"]
         self.config["postprocessing"]["transforms"] = [t for t in transforms if not _writes(t)]
         self.network = self.config.get_parsed_content("network").eval()

@@ -28,10 +28,12 @@ def locked(output: Path) -> Iterator[None]:
     """
     try:
         output.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(output / NAME, blocking=False)
-        lock.acquire()
+        lock = FileLock(output / NAME)
+        lock.acquire(timeout=0)
     except Timeout as error:
         raise OutputError(output, f"another run ({_holder(output)}) writes there", "Wait for it to end") from error
+    except NotImplementedError as error:
+        raise OutputError(output, "a file system that knows no locks", "Take a folder on another one") from error
     except OSError as error:
         raise OutputError(output, f"cannot be written ({error.strerror})", "Allow writing, or take another") from error
     try:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ..cases import is_bids_root, stem
 from ..io.dicom import DicomSeries
+from ..io.volumes import files_of
 from ..scoring.calibration import UNITS
 from .save import named
 
@@ -152,8 +153,8 @@ def _hash(given: str | DicomSeries) -> str:
         files = sorted(map(sha256_of, given.files))
     elif Path(given).is_dir():  # of B-scans, whose order counts
         files = [sha256_of(path) for path in sorted(Path(given).iterdir()) if path.is_file()]
-    else:
-        return sha256_of(given)
+    elif len(files := list(map(sha256_of, files_of(given)))) == 1:
+        return files[0]
     return hashlib.sha256("".join(files).encode()).hexdigest()
 
 

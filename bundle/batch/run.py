@@ -16,6 +16,7 @@ from ..errors import FlipmapError, ScanError
 from ..io.dicom import DicomSeries
 from ..io.nifti import write_map
 from ..scoring.calibration import UNITS
+from ..threads import GivenUp
 from .dataset import explain
 from .job import Job
 from .lock import locked
@@ -32,10 +33,6 @@ logger = logging.getLogger(__name__)
 
 TABLE = "batch.csv"
 TIMEOUT = 900.0  # seconds a scan may take: a hundred times what one takes on two cores
-
-
-class _GivenUp(Exception):
-    """Raised in a thread that has been given up, so that it writes no more."""
 
 
 def run_case(job: Job, case: PlannedCase, output: Path, timeout: float | None = TIMEOUT) -> Record:
@@ -156,12 +153,12 @@ def _complete(job: Job, case: PlannedCase, item: dict, output: Path, clock: Cloc
     item = job.finish(item)
     for key, (ending, kind) in case.outputs.items():
         if clock.given_up:
-            raise _GivenUp
+            raise GivenUp
         _write_output(_Output(key, case.path(output, ending), kind), job, case, item)
     if isinstance(case.inputs["image"], DicomSeries):
         _write_dicom(job, case, item, output)
     if clock.given_up:
-        raise _GivenUp
+        raise GivenUp
     seconds = clock.seconds
     write_sidecar(case, output, job.fingerprint, job.settings, seconds)
     return Record.of(case.name, "done", item["findings"], seconds)

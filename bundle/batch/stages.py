@@ -1,8 +1,7 @@
 """Cases through stages that overlap: while one is computed, others are read and written. What is stuck is given up.
 
-A thread cannot be stopped from outside, so every stage of a case has a thread of its own, which is left behind when
-it is
-stuck: it holds up nobody, and is told that nothing is to be written any more.
+A thread cannot be stopped from outside, so every stage of a case has a thread of its own, which is left behind when it
+is stuck: it holds up nobody, and is told that nothing is to be written any more.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextvars import copy_context
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -22,7 +20,7 @@ __all__ = ["Clock", "Stage", "TookTooLong", "run_stages"]
 
 Case = TypeVar("Case", bound=Hashable)
 
-SLOW = 30.0  # seconds from which on a stage no longer keeps others waiting for its place
+SLOW = 30.0  # seconds from which on a case that does not compute no longer keeps others waiting for its place
 MOST_SLOW = 16  # threads that may be slow at a time: memory has an end
 LOOK = 1.0  # seconds between looks at the clocks
 
@@ -55,6 +53,12 @@ class Clock:
         """So far."""
         with self._lock:
             return self._spent + (time.perf_counter() - self._since if self._since is not None else 0.0)
+
+    @property
+    def computes(self) -> bool:
+        """Whether a thread computes for it, so that it is slow, perhaps, but not stuck."""
+        with self._lock:
+            return self._computing > 0
 
     def start(self) -> None:
         """A stage begins."""
@@ -149,11 +153,11 @@ def run_stages(
 
 def _start(stages: Sequence[Stage], waiting: list[deque], inside: list[list[_Running]], slow: float) -> None:
     """Begin what there is room for, the last stages first, so that nothing piles up before them."""
-    overdue = sum(one.clock.seconds - one.entered > slow for stage in inside for one in stage)
+    overdue = sum(_stuck(one, slow) for stage in inside for one in stage)
     for number in reversed(range(len(stages))):
         while waiting[number]:
-            quick = sum(one.clock.seconds - one.entered <= slow for one in inside[number])
-            if overdue > MOST_SLOW or quick >= stages[number].most:
+            quick = sum(not _stuck(one, slow) for one in inside[number])
+            if overdue >= MOST_SLOW or quick >= stages[number].most:
                 break
             if number + 1 < len(stages) and len(waiting[number + 1]) >= stages[number].most:
                 break
@@ -163,15 +167,17 @@ def _start(stages: Sequence[Stage], waiting: list[deque], inside: list[list[_Run
             threading.Thread(target=_work, args=(stages[number], one), name=stages[number].name, daemon=True).start()
 
 
-def _work(stage: Stage, one: _Running) -> None:
-    def work() -> object:
-        with owned_by(one.clock):
-            return stage.work(one.case, one.given, one.clock)
+def _stuck(one: _Running, slow: float) -> bool:
+    """Whether it has been in its stage for long without computing: it keeps nobody else from entering."""
+    return one.clock.seconds - one.entered > slow and not one.clock.computes
 
+
+def _work(stage: Stage, one: _Running) -> None:
     future = one.future
     one.clock.start()
     try:
-        result = copy_context().run(work)
+        with owned_by(one.clock):
+            result = stage.work(one.case, one.given, one.clock)
     except BaseException as error:
         one.clock.stop()
         future.set_exception(error)

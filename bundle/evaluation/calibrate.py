@@ -14,12 +14,15 @@ from monai.bundle import ConfigParser
 from monai.inferers import Inferer
 
 from .. import bundle_root
+from ..arguments import check_settings
 from ..datasets import training_cases
+from ..errors import FlipmapError
 from ..methods.fused import Fused, part_entry
 from ..methods.intensity import Intensity
 from ..modalities import DEFAULT, Modality, modality_of
 from ..scoring.calibration import Calibration, weights_hash, write_calibration
 from ..scoring.described import described
+from ..threads import limit_threads
 from .images import healthy_images
 from .protocol import run_methods
 
@@ -70,10 +73,15 @@ def calibrate(
         DatasetError: when the split does not fit the data set.
     """
     known = modality_of(modality)
+    if percentile is not None and not 0 < percentile < 1:
+        raise FlipmapError(f"percentile {percentile:g}", "not between 0 and 1", "Give 0.8, for instance")
     for method in only or (DEFAULT, *known.methods):
         parser = ConfigParser()
         parser.read_config([str(path) for path in known.configs(method)])
+        check_settings(settings, parser.get())
         parser.update({"bundle_root": bundle_root(), "precision": "float32", **settings})
+        if (threads := parser.get_parsed_content("threads")) is not None:
+            limit_threads(threads)
         ours = _Calibration(parser, known, dataset_dir, split or known.split_path, percentile)
         if "methods" in parser["inferer"]:
             ours.fusion()

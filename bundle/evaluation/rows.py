@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..batch.job import Job
+from ..errors import FlipmapError
 from ..methods.fused import Fused, part_entry
 from ..modalities import DEFAULT, modality_of
 from ..scoring.calibration import UNCALIBRATED
@@ -30,6 +31,8 @@ def load_rows(rows: Mapping[str, Mapping], modality: str = "flair", **settings) 
     """
     jobs = {}
     for name, row in rows.items():
+        if steps := [key for key in row if key.startswith("steps")]:
+            raise FlipmapError(f"row {name}: {steps[0]}", "all rows share one preprocessing", "Leave it out")
         changed = {key: value for key, value in row.items() if key != METHOD}
         calibration = {"calibration": UNCALIBRATED} if changed else {}
         jobs[name] = Job(

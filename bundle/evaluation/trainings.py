@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from monai.bundle import ConfigParser
 
 from .. import bundle_root
 from ..errors import WeightsError
+from ..io.files import whole_file
 from ..methods.intensity import Intensity
 from ..modalities import DEFAULT, modality_of
 from ..scoring.calibration import read_calibration
@@ -22,6 +24,7 @@ __all__ = ["BASELINE", "FLIPS", "Patient", "ensure_calibration", "figures", "map
 
 BASELINE = "intensity, smoothed"
 FLIPS, FUSED = "structured_flips", "fused"
+LESIONS = "lesions."  # begins the weights of the UNet of synthetic lesions
 
 
 class Patient(NamedTuple):
@@ -38,6 +41,8 @@ def ensure_calibration(
 ) -> ConfigParser:
     """Calibrate the default, its parts and its flips for these weights, unless that is done.
 
+    Weights without a UNet of synthetic lesions, as the recipe of the denoiser leaves them, get that of the bundle.
+
     Args:
         weights: of autoencoder and denoiser.
         folder: where the calibrations are kept.
@@ -48,7 +53,7 @@ def ensure_calibration(
         the config of the main job with these weights.
     """
     ids = {
-        "weights": str(weights),
+        "weights": str(_with_lesions(Path(weights), Path(folder))),
         "tables": str(Path(folder) / "calibration.json"),
         "network_def#restoration": "$None",  # None itself would be taken for no override
     }
@@ -62,8 +67,19 @@ def ensure_calibration(
     return parser
 
 
+def _with_lesions(weights: Path, folder: Path) -> Path:
+    """The weights, or a file beside the calibrations that has what they lack."""
+    state = torch.load(weights, map_location="cpu", weights_only=True)
+    if any(key.startswith(LESIONS) for key in state):
+        return weights
+    shipped = torch.load(Path(bundle_root()) / "models" / "model.pt", map_location="cpu", weights_only=True)
+    with whole_file(folder / "model.pt") as temporary:
+        torch.save(state | {key: value for key, value in shipped.items() if key.startswith(LESIONS)}, temporary)
+    return folder / "model.pt"
+
+
 def maps_of(cases: Sequence[dict], parser: ConfigParser) -> dict[str, list[Patient]]:
-    """Maps of patients by the default and by its flips, in units; and the smoothed intensity as it is.
+    """Maps of patients by the default and by the flips, calibrated; and the smoothed intensity as it is.
 
     Args:
         cases: patients with labels.
@@ -82,15 +98,15 @@ def maps_of(cases: Sequence[dict], parser: ConfigParser) -> dict[str, list[Patie
     for name, kept in run_methods(cases, methods, network, preprocessing, device).items():
         if name in (RAW, RAW_SMOOTHED):
             continue
-        units = np.asarray if name == BASELINE else read_calibration(parser.get_parsed_content("calibration"), name)
+        known = np.asarray if name == BASELINE else read_calibration(parser.get_parsed_content("calibration"), name)
         columns = zip(kept.names, kept.masked(), kept.lesions, kept.healthy, strict=True)
-        patients[name] = [Patient(one, units(s), lesion, units(h)) for one, s, lesion, h in columns]
+        patients[name] = [Patient(one, known(s), lesion, known(h)) for one, s, lesion, h in columns]
     return patients
 
 
 def figures(patients: Sequence[Patient], calibrated: bool) -> Mapping[str, object]:
-    """Pooled AUPRC and best Dice; and, of a map in units, Dice at the threshold that 1 % of healthy voxels exceed, and
-    how many of these patients do."""
+    """Pooled AUPRC and best Dice; and, of a calibrated map, Dice at the threshold that 1 % of healthy voxels exceed,
+    and how many of these patients do."""
     _, scores, lesions, healthy = zip(*patients, strict=True)
     threshold = -np.log10(RATES[0])
     found, high = np.concatenate(scores) >= threshold, np.concatenate(healthy) >= threshold

@@ -29,7 +29,8 @@ TAGS = [
     "SeriesDescription", "ProtocolName", "SeriesNumber", "InstanceNumber", "Rows", "Columns", "NumberOfFrames",
     "ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing",
 ]  # fmt: skip
-OTHERS = (*READERS, ".raw", ".json", ".csv", ".txt", ".png", ".html")  # not worth opening
+#: Not worth opening; files of DICOM may end in .img.
+OTHERS = (*(ending for ending in READERS if ending != ".img"), ".raw", ".json", ".csv", ".txt", ".png", ".html")
 LEAST_SLICES = 5  # fewer are a localizer or a fragment
 ANGLE = 1e-3  # cosine's distance from 1 at which two orientations differ
 TILT = 0.5  # degrees between the stack and the normal of its slices

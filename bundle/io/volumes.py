@@ -5,6 +5,7 @@ NIfTI, MGZ and Analyze are read by nibabel, NRRD and MetaImage by SimpleITK.
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,9 +18,10 @@ from nibabel.spatialimages import HeaderDataError
 
 from ..errors import ScanError
 
-__all__ = ["READERS", "Volume", "ending_of", "open_volume"]
+__all__ = ["READERS", "Volume", "ending_of", "files_of", "open_volume"]
 
 FAILURES = (ImageFileError, HeaderDataError, OSError, EOFError, zlib.error, ValueError, RuntimeError)
+DATA_FILE = re.compile(r"^(?:ElementDataFile\s*=|data ?file\s*:)(.*)$", re.IGNORECASE | re.MULTILINE)
 MOST_VOXELS = 2**31  # more than any scanner gives; a header that says so is wrong
 
 
@@ -56,6 +58,18 @@ def open_volume(path: str | Path) -> Volume:
     if int(np.prod(volume.shape, dtype=object)) > MOST_VOXELS:
         raise ScanError(path, f"shape {volume.shape} is larger than the memory", "Check that its header is right")
     return volume
+
+
+def files_of(path: str | Path) -> list[Path]:
+    """A scan's file and, where its data lie in another one, that too."""
+    path = Path(path)
+    if ending_of(path) == ".hdr":
+        return [path, path.with_suffix(".img")]
+    if ending_of(path) not in (".mhd", ".nhdr"):
+        return [path]
+    named = DATA_FILE.search(path.read_text(encoding="latin-1"))
+    data = path.parent / named[1].strip() if named else path
+    return [path, data] if data != path and data.is_file() else [path]
 
 
 def guarded(path: Path, read: Callable):
