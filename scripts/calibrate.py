@@ -1,6 +1,6 @@
 """The calibrations anew: another name of ``flipmap calibrate``.
 
-    python scripts/calibrate.py --dataset_dir DATASET
+python scripts/calibrate.py --dataset_dir DATASET
 """
 
 import sys

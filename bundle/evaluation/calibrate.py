@@ -4,12 +4,14 @@ before it.
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from monai.bundle import ConfigParser
 from monai.inferers import Inferer
 
@@ -86,7 +88,8 @@ def calibrate(
         if "methods" in parser["inferer"]:
             ours.fusion()
         else:
-            ours.write(parser["method"], parser.get_parsed_content("inferer"), ours.healthy("validation"))
+            method = parser.get_parsed_content("inferer")
+            ours.write(parser["method"], method, ours.healthy("validation", {"method": method})["method"])
 
 
 class _Calibration:
@@ -106,22 +109,17 @@ class _Calibration:
             parser.get_parsed_content(key) for key in ("network", "preprocessing", "device")
         )
 
-    def healthy(self, *parts: str) -> Callable[[Inferer], Healthy]:
-        """Method → its healthy voxels in the patients of parts of the split."""
+    def healthy(self, part: str, methods: Mapping[str, Inferer]) -> dict[str, Healthy]:
+        """What each method gives in the healthy voxels of the patients of a part of the split."""
+        cases, asked = self.cases(part), (self.network, self.preprocessing, self.device)
+        if self.parser["region"] != "brain":
+            region = self.parser["region"]
+            return {name: Healthy(healthy_images(cases, method, *asked, region)) for name, method in methods.items()}
+        kept = run_methods(cases, methods, *asked)
+        return {name: Healthy(kept[name].healthy, kept[name].depths) for name in methods}
 
-        def scored(method: Inferer) -> Healthy:
-            cases = [case for part in parts for case in self.cases(part)]
-            asked = (self.network, self.preprocessing, self.device)
-            if self.parser["region"] != "brain":
-                return Healthy(healthy_images(cases, method, *asked, self.parser["region"]))
-            kept = run_methods(cases, {"method": method}, *asked)["method"]
-            return Healthy(kept.healthy, kept.depths)
-
-        return scored
-
-    def write(self, entry: str, method: Inferer, healthy: Callable[[Inferer], Healthy], by_depth: bool = False) -> None:
+    def write(self, entry: str, method: Inferer, voxels: Healthy, by_depth: bool = False) -> None:
         """Fit and write an entry."""
-        voxels = healthy(method)
         path = self.parser.get_parsed_content("tables")
         calibration = Calibration.fit(
             voxels.scores,
@@ -137,23 +135,35 @@ class _Calibration:
 
     def fusion(self) -> None:
         """The parts, then the whole."""
-        seen: dict[str, str] = {}
-        for name, part in self._parts():
-            if isinstance(part, Intensity):
-                self.write(part_entry(name), part, self.healthy("training", "validation"), by_depth=True)
+        parts, seen = {name: _Remembering(part) for name, part in self._parts()}, {}
+        others, trained = (self.healthy(part, parts) for part in ("validation", "training"))
+        for name, part in parts.items():
+            if isinstance(part.method, Intensity):
+                self.write(part_entry(name), part.method, trained[name] + others[name], by_depth=True)
                 continue
-            self.write(part_entry(name), part, self.healthy("validation"))
+            self.write(part_entry(name), part.method, others[name])
             seen[name] = part_entry(name) + SEEN
-            self.write(seen[name], part, self.healthy("training"))
+            self.write(seen[name], part.method, trained[name])
         fused: Fused = self.parser.get_parsed_content("inferer")
-        remembered = fused.with_entries(seen)
-        self.write(
-            self.parser["method"],
-            fused,
-            lambda method: self.healthy("validation")(method) + self.healthy("training")(remembered),
-        )
+        known, remembered = (one.asking(parts) for one in (fused, fused.with_entries(seen)))
+        voxels = self.healthy("validation", {"": known})[""] + self.healthy("training", {"": remembered})[""]
+        self.write(self.parser["method"], fused, voxels)
 
     def _parts(self) -> Iterator[tuple[str, Inferer]]:
         methods: Mapping[str, object] = self.parser["inferer"]["methods"]
         for name in methods:
             yield name, self.parser.get_parsed_content(f"inferer#methods#{name}")
+
+
+class _Remembering(Inferer):
+    """A method that scores no volume twice: the fusion asks for what its parts have been asked for."""
+
+    def __init__(self, method: Inferer) -> None:
+        self.method, self.known = method, {}
+
+    def __call__(self, inputs: torch.Tensor, network: torch.nn.Module, *args, **kwargs) -> torch.Tensor:
+        """See `bundle.methods.base.SliceMethod`."""
+        key = hashlib.sha256(np.ascontiguousarray(inputs.cpu().numpy()).tobytes()).digest()
+        if key not in self.known:
+            self.known[key] = self.method(inputs, network)
+        return self.known[key]

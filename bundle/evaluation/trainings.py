@@ -69,13 +69,16 @@ def ensure_calibration(
 
 def _with_lesions(weights: Path, folder: Path) -> Path:
     """The weights, or a file beside the calibrations that has what they lack."""
+    joined = folder / "model.pt"
+    if joined.exists() and joined.stat().st_mtime_ns > weights.stat().st_mtime_ns:
+        return joined
     state = torch.load(weights, map_location="cpu", weights_only=True)
     if any(key.startswith(LESIONS) for key in state):
         return weights
     shipped = torch.load(Path(bundle_root()) / "models" / "model.pt", map_location="cpu", weights_only=True)
-    with whole_file(folder / "model.pt") as temporary:
+    with whole_file(joined) as temporary:
         torch.save(state | {key: value for key, value in shipped.items() if key.startswith(LESIONS)}, temporary)
-    return folder / "model.pt"
+    return joined
 
 
 def maps_of(cases: Sequence[dict], parser: ConfigParser) -> dict[str, list[Patient]]:

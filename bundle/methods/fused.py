@@ -74,6 +74,12 @@ class Fused(Inferer):
         twin.calibrations = {**self.calibrations, **{name: self._read(name, entry) for name, entry in entries.items()}}
         return twin
 
+    def asking(self, methods: Mapping[str, Inferer]) -> Fused:
+        """The same, its parts scored by other objects of the same settings."""
+        twin = copy.copy(self)
+        twin.methods = {name: methods[name] for name in self.methods}
+        return twin
+
     def __call__(self, inputs: torch.Tensor, network: nn.Module, *args, **kwargs) -> torch.Tensor:
         """Map volumes.
 

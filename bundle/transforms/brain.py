@@ -61,8 +61,7 @@ class BrainMaskd(MapTransform):
     warning.
 
     Args:
-        keys: key of the scan (C, X, Y, Z), oriented LPS, background at 0; the mask is found on the mean of its
-        channels.
+        keys: key of the scan (C, X, Y, Z), oriented LPS, background at 0; the mean of its channels is looked at.
         path: weights of `brain_network`.
         mask_key: where the mask (1, X, Y, Z) goes.
         precision: see `bundle.precision.autocast`.
@@ -124,10 +123,9 @@ class BrainMaskd(MapTransform):
         small = F.interpolate(smooth[None, None], size=size, mode="trilinear", align_corners=False)
         padding = [(-n) % MULTIPLE for n in size]
         small = F.pad(small, (0, padding[2], 0, padding[1], 0, padding[0]))
+        small = small.contiguous(memory_format=torch.channels_last_3d)
         with torch.no_grad(), autocast(small.device, self.precision):
-            logits = self.network(small.contiguous(memory_format=torch.channels_last_3d)).float()[
-                ..., : size[0], : size[1], : size[2]
-            ]
+            logits = self.network(small).float()[..., : size[0], : size[1], : size[2]]
         mended = torch.from_numpy(_mended(_possible(logits[0, 0].numpy())))
         # Linear between the network's voxels, so that the outline is smoother than they are.
         logits = torch.where(mended, logits.clamp(min=1), logits.clamp(max=-1)).clamp(-4, 4)
