@@ -26,7 +26,10 @@ def guided_filter(values: torch.Tensor, guide: torch.Tensor, radius: int, noise:
     """
 
     def mean(x: torch.Tensor) -> torch.Tensor:
-        return F.avg_pool2d(x, 2 * radius + 1, stride=1, padding=radius, count_include_pad=False)
+        # Along one axis and then the other: the same mean of a square at a fraction of the additions.
+        for size, around in (((2 * radius + 1, 1), (radius, 0)), ((1, 2 * radius + 1), (0, radius))):
+            x = F.avg_pool2d(x, size, stride=1, padding=around, count_include_pad=False)
+        return x
 
     guide_mean, value_mean = mean(guide), mean(values)
     covariance = mean(guide * values) - guide_mean * value_mean

@@ -54,7 +54,7 @@ def check_table(table: Table) -> None:
         raise ValueError(f"a table of {score.size} scores and {value.size} values, at least two of each needed")
     if not (np.isfinite(score).all() and np.isfinite(value).all()):
         raise ValueError("a table with values that are not finite")
-    if (np.diff(score) <= 0).any() or (np.diff(value) < 0).any() or value[-1] <= value[0]:
+    if (np.diff(score) < 0).any() or score[-1] <= score[0] or (np.diff(value) < 0).any() or value[-1] <= value[0]:
         raise ValueError("a table that does not rise")
 
 
