@@ -87,8 +87,8 @@ def _write(made: Path, root: Path, job: Job, configs: Sequence[Path], modality: 
     entries = json.loads(Path(job.config.get_parsed_content("tables")).read_text())
     # Of what the exported weights made: other entries may be of an earlier training, or of other files.
     source = weights_hash(*job.config.get_parsed_content("calibrated_weights"))
-    made = {name: entry for name, entry in entries.items() if entry["weights"] == source}
-    tied = {name: {**entry, "weights": weights_hash(*weights)} for name, entry in made.items()}
+    current = {name: entry for name, entry in entries.items() if entry["weights"] == source}
+    tied = {name: {**entry, "weights": weights_hash(*weights)} for name, entry in current.items()}
     (made / CALIBRATION).write_text(json.dumps(tied) + "\n")
     (made / "configs" / "inference.json").write_text(json.dumps(_config(configs, job.modality), indent=4) + "\n")
     metadata = json.loads((root / "configs" / "metadata.json").read_text())

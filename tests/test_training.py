@@ -14,7 +14,6 @@ from monai.bundle import ConfigParser
 from monai.data import DataLoader
 from monai.transforms import Compose
 from monai.utils import set_determinism
-from PIL import Image
 from torch.utils.data import ConcatDataset
 
 from bundle.datasets import LAYOUTS
@@ -22,11 +21,12 @@ from bundle.io.nifti import write_map
 from bundle.sample import synthetic_head
 from bundle.training.inferers import FlipLoss
 from bundle.training.slices import SliceDataset
-from bundle.training.synthetic_retinas import SyntheticRetinas, paint_retina
+from bundle.training.synthetic_retinas import SyntheticRetinas
 from bundle.transforms.anomalies import RandSyntheticAnomalyd
 from bundle.transforms.augment import RandScannerd
 from bundle.transforms.brain import BrainMaskd
 from tests.conftest import ROOT
+from tests.oct_files import bscan, save_picture
 
 SMALL = {
     "batch_size": 4,
@@ -189,7 +189,6 @@ OVERRIDES = {"oct": "denoiser"}  # what stands over another recipe
 @pytest.fixture
 def data_of(bids_folder, tmp_path):
     """Recipe → its data set, synthetic, and the ids that it needs."""
-    rng = np.random.RandomState(0)
 
     def made(recipe):
         if recipe == "brain_mask":
@@ -203,8 +202,7 @@ def data_of(bids_folder, tmp_path):
             for number in range(3):
                 folder = tmp_path / "oct" / "NORMAL"
                 folder.mkdir(parents=True, exist_ok=True)
-                picture = 255 * paint_retina(rng, 256, 128)[0].T
-                Image.fromarray(picture.astype(np.uint8)).save(folder / f"NORMAL-{number}-1.png")
+                save_picture(folder / f"NORMAL-{number}-1.png", bscan(number)[0])
             split.write_text(json.dumps({"subjects": {"training": ["0", "1"], "validation": ["2"]}}))
             return {"dataset_dir": str(tmp_path / "oct"), "split": str(split), "synthetic": 2}
         split.write_text(json.dumps({"subjects": {"training": ["sub-00", "sub-01"], "validation": ["sub-02"]}}))
@@ -225,7 +223,12 @@ def test_several_gpus_over_every_recipe(recipe, data_of, tmp_path, monkeypatch):
     names += [f"train_{recipe}", "multi_gpu_train"]
     parser.read_config([str(ROOT / "configs" / f"{name}.json") for name in names])
     weights = str(ROOT / "models" / "model.pt")
-    ids = {"bundle_root": str(ROOT), "output_dir": str(tmp_path / "run"), "autoencoder_weights": weights}
+    ids = {
+        "bundle_root": str(ROOT),
+        "output_dir": str(tmp_path / "run"),
+        "autoencoder_weights": weights,
+        "batch_size": 2,
+    }
     parser.update({key: value for key, value in {**ids, **data_of(recipe)}.items() if key in parser.get()})
     try:
         for step in parser.get_parsed_content("initialize", eval_expr=True):

@@ -267,4 +267,6 @@ def _in_lines(entries: Mapping[str, Mapping]) -> str:
 
 def _rounded(value: object) -> object:
     """Numbers in tuples, however deep, to eight digits: scores may be as small as a UNet is sure of nothing."""
-    return [float(f"{v:.8g}") if isinstance(v, float) else _rounded(v) for v in value] if isinstance(value, tuple) else value
+    if isinstance(value, tuple):
+        return [float(f"{v:.8g}") if isinstance(v, float) else _rounded(v) for v in value]
+    return value
