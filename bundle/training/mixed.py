@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from monai.transforms import Randomizable
-from torch.utils.data import Dataset
 
-from .slices import MOST_SEED, SliceDataset
+from .seeded import SeededDataset
+from .slices import SliceDataset
 
 __all__ = ["MixedSlices"]
 
 
-class MixedSlices(Dataset, Randomizable):
+class MixedSlices(SeededDataset):
     """Random slices of random data sets; donors for synthetic anomalies come from any of them.
 
     An item is what `bundle.training.slices.SliceDataset` gives.
@@ -32,13 +31,6 @@ class MixedSlices(Dataset, Randomizable):
             raise ValueError(f"{len(datasets)} data sets and {len(shares)} shares")
         self.datasets, self.length, self.transform = list(datasets), length, transform
         self.shares = np.asarray(shares, dtype=float) / np.sum(shares)
-
-    def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> MixedSlices:
-        """Seed draws and transform: MONAI seeds a dataset in every worker of a loader, and looks no further."""
-        super().set_random_state(seed, state)
-        if isinstance(self.transform, Randomizable):
-            self.transform.set_random_state(None if seed is None else int(self.R.randint(MOST_SEED)))
-        return self
 
     def __len__(self) -> int:
         return self.length

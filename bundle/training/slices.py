@@ -7,20 +7,17 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from monai.transforms import Randomizable
-from torch.utils.data import Dataset
 
 from ..errors import DatasetError, ScanError
 from ..transforms.head import free_slices
+from .seeded import SeededDataset
 
 __all__ = ["SliceDataset"]
 
 logger = logging.getLogger(__name__)
 
-MOST_SEED = 2**31 - 1
 
-
-class SliceDataset(Dataset, Randomizable):
+class SliceDataset(SeededDataset):
     """Slices of scans on the model's grid.
 
     An item is ``image`` (C, H, W), ``donor``, a slice of another scan, for synthetic anomalies to take patches from,
@@ -85,21 +82,11 @@ class SliceDataset(Dataset, Randomizable):
         self.slices.extend(image[healthy].clone())
         self.scan_of.extend([number] * int(healthy.sum()))
 
-    def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> SliceDataset:
-        """Seed donors and transform: MONAI seeds a dataset in every worker of a loader, and looks no further."""
-        super().set_random_state(seed, state)
-        if isinstance(self.transform, Randomizable):
-            self.transform.set_random_state(None if seed is None else int(self.R.randint(MOST_SEED)))
-        return self
-
     def __len__(self) -> int:
         return len(self.slices)
 
     def __getitem__(self, index: int) -> dict:
-        if self.seed is not None:
-            super().set_random_state(self.seed + index)
-            if isinstance(self.transform, Randomizable):
-                self.transform.set_random_state(self.seed + index)
+        self.seed_item(index)
         item = {"image": self.slices[index].float(), "donor": self.slices[self._donor(index)].float()}
         if self.regions:
             item[self.region_key] = self.regions[index].float()

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from monai.transforms import Randomizable
 from scipy import ndimage
-from torch.utils.data import Dataset
 
 from ..transforms.oct import BELOW_UM
+from .seeded import SeededDataset
 
 __all__ = ["LAYERS", "Layer", "SyntheticRetinas", "paint_retina"]
 
@@ -50,7 +49,6 @@ LAYERS = (
     Layer("pigment epithelium", 22, 22, (3.0, 0.15)),
 )
 CHOROID = (0.95, 0.25)
-MOST_SEED = 2**31 - 1
 FINE_UM = 3.0  # rows are painted as fine as this and averaged
 
 
@@ -136,7 +134,7 @@ def _noise(rng: np.random.RandomState, shape: tuple[int, ...], sigma) -> np.ndar
     return noise / max(float(noise.std()), 1e-9)
 
 
-class SyntheticRetinas(Dataset, Randomizable):
+class SyntheticRetinas(SeededDataset):
     """B-scans of `paint_retina` as items of `bundle.training.slices.SliceDataset`: image, donor and mask.
 
     Args:
@@ -153,23 +151,13 @@ class SyntheticRetinas(Dataset, Randomizable):
         self.count, self.transform, self.region_key = count, transform, region_key
         self.columns, self.seed = columns, seed
 
-    def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> SyntheticRetinas:
-        """Seed painting and transform: MONAI seeds a dataset in every worker of a loader, and looks no further."""
-        super().set_random_state(seed, state)
-        if isinstance(self.transform, Randomizable):
-            self.transform.set_random_state(None if seed is None else int(self.R.randint(MOST_SEED)))
-        return self
-
     def __len__(self) -> int:
         return self.count
 
     def __getitem__(self, index: int) -> dict:
         if not 0 <= index < self.count:
             raise IndexError(index)
-        if self.seed is not None:
-            super().set_random_state(self.seed + index)
-            if isinstance(self.transform, Randomizable):
-                self.transform.set_random_state(self.seed + index)
+        self.seed_item(index)
         (image, mask), (donor, _) = paint_retina(self.R, self.columns), paint_retina(self.R, self.columns)
         item = {"image": image, "donor": donor, self.region_key: mask}
         item = {key: torch.from_numpy(value)[None] for key, value in item.items()}
