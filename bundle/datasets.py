@@ -107,7 +107,11 @@ LAYOUTS = {
 
 
 def training_cases(
-    root: str | Path, part: str | Sequence[str], layout: str = "bids_lesion", split: str | Path | None = None
+    root: str | Path,
+    part: str | Sequence[str],
+    layout: str = "bids_lesion",
+    split: str | Path | None = None,
+    suffix: str | None = None,
 ) -> list:
     """The cases of one part of a data set, or of several.
 
@@ -119,6 +123,7 @@ def training_cases(
             of them, for tests).
         split: split file; without one, subjects are dealt by a hash of their name: 70 % training, 10 % validation,
             20 % test, the same on every machine.
+        suffix: BIDS suffix of the contrast, for the layouts of BIDS; FLAIR by default.
 
     Raises:
         DatasetError: on an unknown layout or part, or when nothing is left.
@@ -126,8 +131,8 @@ def training_cases(
     if layout not in LAYOUTS:
         raise DatasetError(layout, "not a known layout", f"Choose from {', '.join(LAYOUTS)}")
     if not isinstance(part, str):
-        return [case for one in part for case in training_cases(root, one, layout, split)]
-    cases = LAYOUTS[layout](root)
+        return [case for one in part for case in training_cases(root, one, layout, split, suffix)]
+    cases = LAYOUTS[layout](root, **({"suffix": suffix} if suffix else {}))
     if split:
         return select_subjects(cases, split, part)
     chosen = [case for case in cases if _dealt(case["subject"]) == part]

@@ -35,13 +35,17 @@ class Modality:
         """Config files of a method, later ones over earlier ones.
 
         Raises:
-            FlipmapError: on a method that is not calibrated for the modality.
+            FlipmapError: on a method that configs/methods has not.
         """
-        if method not in (DEFAULT, *self.methods):
-            known = ", ".join((DEFAULT, *self.methods))
-            raise FlipmapError(method, f"no method for {self.name}", f"Choose from {known}")
+        known = (DEFAULT, *sorted(path.stem for path in (Path(bundle_root()) / "configs" / "methods").glob("*.json")))
+        if method not in known:
+            raise FlipmapError(method, "no method of that name", f"Choose from {', '.join(known)}")
         names = ["inference.json", self.config, None if method == DEFAULT else f"methods/{method}.json"]
         return [Path(bundle_root()) / "configs" / name for name in names if name]
+
+    def calibrates(self, method: str) -> bool:
+        """Whether a method ships with a calibration for this modality."""
+        return method in (DEFAULT, *self.methods)
 
     @property
     def split_path(self) -> Path:
@@ -68,7 +72,7 @@ MODALITIES = {
             "bids_lesion",
             "lgg_flair.json",
         ),
-        Modality("oct", "oct.json", ("intensity", "masked_bernoulli", "reconstruction"), "oct", "oct.json"),
+        Modality("oct", "oct.json", ("masked_bernoulli", "reconstruction"), "oct", "oct.json"),
     )
 }
 

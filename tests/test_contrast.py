@@ -7,7 +7,7 @@ from monai.data import MetaTensor
 
 from bundle.cases import CONTRAST
 from bundle.errors import ScanError
-from bundle.transforms.contrast import RandT1wAsFlaird, tissue_intensities
+from bundle.transforms.contrast import RandPaintT1wd, tissue_intensities
 from tests.conftest import data_folder
 
 LEVELS = {"fluid": 30.0, "grey": 80.0, "white": 120.0}
@@ -36,7 +36,7 @@ def case_of(scan, brain, **more):
 
 def test_grey_matter_becomes_the_brightest_and_fluid_stays_dark(t1w):
     scan, tissue, brain = t1w
-    painter = RandT1wAsFlaird("image").set_random_state(0)
+    painter = RandPaintT1wd("image").set_random_state(0)
     shown = [painter(case_of(scan, brain, **{CONTRAST: "T1w"}))["image"].numpy()[0] for _ in range(4)]
     for image in shown:
         fluid, grey, white = (np.median(image[tissue == number]) for number in (1, 2, 3))
@@ -48,13 +48,13 @@ def test_grey_matter_becomes_the_brightest_and_fluid_stays_dark(t1w):
 def test_other_scans_pass(t1w):
     scan, _, brain = t1w
     case = case_of(scan, brain)
-    assert RandT1wAsFlaird("image")(case)["image"] is case["image"]
+    assert RandPaintT1wd("image")(case)["image"] is case["image"]
 
 
 def test_a_scan_without_tissues_is_refused(t1w):
     scan, _, brain = t1w
     with pytest.raises(ScanError, match="no three tissues"):
-        RandT1wAsFlaird("image")(case_of((scan > 0) * 50.0, brain, **{CONTRAST: "T1w"}))
+        RandPaintT1wd("image")(case_of((scan > 0) * 50.0, brain, **{CONTRAST: "T1w"}))
 
 
 def test_a_real_brain_has_three_tissues():

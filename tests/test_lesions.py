@@ -20,7 +20,7 @@ from bundle.transforms.lesions import (
     RandHealthyBraind,
     RandSmallLesionsd,
 )
-from bundle.transforms.painted_labels import RandLabelsAsFlaird
+from bundle.transforms.painted_labels import RandPaintLabelsd
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_painted_label_maps_look_like_flair(seed):
     radius = np.sqrt(x**2 + y**2 + z**2)
     labels = np.select([radius < 0.25, radius < 0.6, radius < 0.75, radius < 0.8, radius < 0.95], [4, 2, 3, 24, 507], 0)
     case = {"image": MetaTensor(torch.from_numpy(labels.astype(np.float32))[None], affine=torch.eye(4))}
-    painted = RandLabelsAsFlaird("image", aged=0.0).set_random_state(seed)(case)
+    painted = RandPaintLabelsd("image", aged=0.0).set_random_state(seed)(case)
     scan, brain = painted["image"][0].numpy(), painted["brain"][0].numpy() > 0
     thick = 50 // scan.shape[2]
     assert painted["image"].affine[2, 2] == thick
@@ -107,7 +107,7 @@ def test_painted_label_maps_look_like_flair(seed):
     assert np.median(scan[seen == 4]) < 0.6 * np.median(scan[seen == 2]) < np.median(scan[seen == 3])
     assert brain[seen == 2].all()
     assert not brain[(seen == 0) | (seen == 507)].mean() > 0.05
-    aged = RandLabelsAsFlaird("image", aged=1.0).set_random_state(seed)(case)
+    aged = RandPaintLabelsd("image", aged=1.0).set_random_state(seed)(case)
     assert aged["image"].shape[1:3] == (60, 70)
 
 

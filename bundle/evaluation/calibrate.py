@@ -19,8 +19,8 @@ from .. import bundle_root
 from ..arguments import check_settings
 from ..datasets import training_cases
 from ..errors import FlipmapError
+from ..methods.base import SliceMethod
 from ..methods.fused import Fused, part_entry
-from ..methods.intensity import Intensity
 from ..modalities import DEFAULT, Modality, modality_of
 from ..scoring.calibration import Calibration, weights_hash, write_calibration
 from ..scoring.described import described
@@ -59,8 +59,8 @@ def calibrate(
     """Make calibrations on healthy slices, and write them into the calibration file of the config.
 
     Patients who trained nothing calibrate (``validation`` of the split). Those who trained stand beside them where
-    that is no matter: the intensity asks no network, and the fusion takes the scores of its networks on patients that
-    these remember in calibrations of their own.
+    that is no matter: where the method does not remember them (`SliceMethod.remembers_training`), and in the fusion,
+    which takes the scores of its networks on patients that these remember in calibrations of their own.
 
     Args:
         dataset_dir: of the scans.
@@ -89,7 +89,7 @@ def calibrate(
             ours.fusion()
         else:
             method = parser.get_parsed_content("inferer")
-            ours.write(parser["method"], method, ours.healthy("validation", {"method": method})["method"])
+            ours.single(method)
 
 
 class _Calibration:
@@ -118,6 +118,13 @@ class _Calibration:
         kept = run_methods(cases, methods, *asked)
         return {name: Healthy(kept[name].healthy, kept[name].depths) for name in methods}
 
+    def single(self, method: SliceMethod) -> None:
+        """A method that stands alone."""
+        voxels = self.healthy("validation", {"": method})[""]
+        if not method.remembers_training:
+            voxels = self.healthy("training", {"": method})[""] + voxels
+        self.write(self.parser["method"], method, voxels)
+
     def write(self, entry: str, method: Inferer, voxels: Healthy, by_depth: bool = False) -> None:
         """Fit and write an entry."""
         path = self.parser.get_parsed_content("tables")
@@ -138,7 +145,7 @@ class _Calibration:
         parts, seen = {name: _Remembering(part) for name, part in self._parts()}, {}
         others, trained = (self.healthy(part, parts) for part in ("validation", "training"))
         for name, part in parts.items():
-            if isinstance(part.method, Intensity):
+            if not part.method.remembers_training:
                 self.write(part_entry(name), part.method, trained[name] + others[name], by_depth=True)
                 continue
             self.write(part_entry(name), part.method, others[name])

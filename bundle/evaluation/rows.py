@@ -34,10 +34,9 @@ def load_rows(rows: Mapping[str, Mapping], modality: str = "flair", **settings) 
         if steps := [key for key in row if key.startswith("steps")]:
             raise FlipmapError(f"row {name}: {steps[0]}", "all rows share one preprocessing", "Leave it out")
         changed = {key: value for key, value in row.items() if key != METHOD}
-        calibration = {"calibration": UNCALIBRATED} if changed else {}
-        jobs[name] = Job(
-            modality_of(modality).configs(row.get(METHOD, DEFAULT)), **{**settings, **calibration, **changed}
-        )
+        known, method = modality_of(modality), row.get(METHOD, DEFAULT)
+        calibration = {"calibration": UNCALIBRATED} if changed or not known.calibrates(method) else {}
+        jobs[name] = Job(known.configs(method), **{**settings, **calibration, **changed})
     return jobs
 
 
@@ -48,7 +47,7 @@ def seen_methods(jobs: Mapping[str, Job], names: list[str]) -> dict:
         method = jobs[name].inferer
         if isinstance(method, Fused):
             known = method.methods
-            entries = {part: part_entry(part) + SEEN for part in known if type(known[part]).__name__ != "Intensity"}
+            entries = {part: part_entry(part) + SEEN for part in known if known[part].remembers_training}
             method = method.with_entries(entries)
         chosen[name] = method
     return chosen

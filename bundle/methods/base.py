@@ -44,7 +44,13 @@ class SliceMethod(Inferer):
         across: sigma of a Gaussian across slices, in slices; 0 for none. Lesions go on from slice to slice, noise does
             not.
         precision: see `bundle.precision.autocast`.
+
+    Attributes:
+        remembers_training: whether scores are lower on the scans that trained the network, so that these cannot
+            calibrate.
     """
+
+    remembers_training = True
 
     def __init__(
         self,

@@ -13,5 +13,7 @@ __all__ = ["Intensity"]
 class Intensity(SliceMethod):
     """The brightest channel as it is, or smoothed by ``smoothing``; the network is not asked."""
 
+    remembers_training = False
+
     def score(self, slices: torch.Tensor, numbers: torch.Tensor, network: AnomalyNetwork) -> torch.Tensor:
         return slices.amax(1, keepdim=True)

@@ -86,6 +86,16 @@ def brighter(rng, image, donor) -> torch.Tensor:
     return image + rng.uniform(0.05, 0.35)
 
 
+def darker(rng, image, donor) -> torch.Tensor:
+    """The tissue darker by a share, often one kind of it alone: what most lesions are on T1w."""
+    gate = 1.0
+    if rng.rand() < 0.5:
+        tissue = image[:, image.amax(0) > AIR]
+        kind = float(tissue[:, rng.randint(tissue.shape[1])].mean()) if tissue.numel() else 0.3
+        gate = torch.exp(-(((image - kind) / rng.uniform(0.08, 0.25)) ** 2))
+    return image * (1 - rng.uniform(0.1, 0.65) * gate)
+
+
 def oedema(rng, image, donor) -> torch.Tensor:
     """Brighter or darker tissue of one kind: the change is for intensities around a random one, and spares others."""
     tissue = image[:, image.amax(0) > AIR]
@@ -134,6 +144,7 @@ TEXTURES: dict[str, Callable] = {
     "constant": constant,
     "offset": offset,
     "brighter": brighter,
+    "darker": darker,
     "oedema": oedema,
     "cavity": cavity,
     "mottled": mottled,

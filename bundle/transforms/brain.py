@@ -20,6 +20,7 @@ from ..errors import ScanError
 from ..networks.weights import load_weights
 from ..precision import autocast
 from .head import head_mask, largest_piece
+from .stripped import is_stripped
 
 __all__ = ["GRID_SPACING", "BrainMaskd", "brain_network", "normalise"]
 
@@ -30,7 +31,6 @@ LEANING = -1.0  # logit from which on a voxel is brain: a lesion at the edge los
 SURE = 2.0  # logit from which on it is no doubt brain
 REACH = (2, 2, 1)  # voxels of the network's grid: how far from there, in the lower part, it may be brain at all
 LEAST_VOLUME = 60.0  # ml: less is no brain, but some muscle or an eye
-STRIPPED_SHARE = 0.6  # of the head taken for brain: thin skulls have up to 0.59, stripped scans 0.61 and more
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ class BrainMaskd(MapTransform):
         if millilitres < LEAST_VOLUME:
             logger.warning("%s: no brain found in it, all of the head is scored", name)
             return head
-        if brain[head].mean() > STRIPPED_SHARE:
+        if is_stripped(volume, head, brain, spacing):
             logger.debug("%s: skull-stripped already", name)
             return head
         return brain

@@ -1,4 +1,4 @@
-"""T1w scans of healthy people that look like FLAIR: healthy anatomy where healthy FLAIR scans are few."""
+"""T1w scans of healthy people that look like another contrast: healthy anatomy where its own scans are few."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sklearn.mixture import GaussianMixture
 from ..cases import CONTRAST
 from ..errors import ScanError
 
-__all__ = ["RandT1wAsFlaird", "tissue_intensities"]
+__all__ = ["RandPaintT1wd", "tissue_intensities"]
 
 VOXELS = 20_000  # that the tissues are found in
 QUANTILES = (0.08, 0.4, 0.8)  # of the brain: where fluid, grey and white matter are looked for first
@@ -39,8 +39,9 @@ def tissue_intensities(volume: np.ndarray, brain: np.ndarray, rng: np.random.Ran
     return tuple(np.sort(GaussianMixture(3, means_init=first, random_state=0).fit(some).means_.ravel()).tolist())
 
 
-class RandT1wAsFlaird(MapTransform, Randomizable):
-    """Paint T1w scans with the intensities of FLAIR: dark fluid, grey matter a little brighter than white.
+class RandPaintT1wd(MapTransform, Randomizable):
+    """Paint T1w scans with the intensities of another contrast; the defaults are those of FLAIR: dark fluid, grey matter
+    a little brighter than white.
 
     Intensities run in straight lines between those of the tissues, so partial volume stays what it is; a rim of grey
     around the ventricles, where white matter meets fluid, comes with it. Other scans pass as they are.
@@ -48,7 +49,7 @@ class RandT1wAsFlaird(MapTransform, Randomizable):
     Args:
         keys: keys of scans (C, X, Y, Z) of cases whose `CONTRAST` is ``T1w``.
         mask_key: of the brain mask (1, X, Y, Z).
-        fluid, grey, white: intensity of a tissue on FLAIR, least and most: only their ratios count, and they vary by
+        fluid, grey, white: intensity of a tissue on that contrast, least and most: only their ratios count, and they vary by
             scanner. Every order of darkness of fluid is as likely.
         bend: least and most power of intensities below white matter, in multiples of it: partial volume of fluid.
 
@@ -84,9 +85,9 @@ class RandT1wAsFlaird(MapTransform, Randomizable):
 
     def _painted(self, volume: np.ndarray, brain: np.ndarray) -> np.ndarray:
         fluid, grey, white = tissue_intensities(volume, brain, self.R)
-        as_flair = [np.exp(self.R.uniform(*np.log(self.fluid))), *(self.R.uniform(*t) for t in (self.grey, self.white))]
+        tissues = [np.exp(self.R.uniform(*np.log(self.fluid))), *(self.R.uniform(*t) for t in (self.grey, self.white))]
         seen = [0, fluid / 2, fluid, grey, white, 2 * white]
-        shown = [0, 0.8 * as_flair[0], *as_flair, 1.1 * as_flair[2]]
-        painted, top = np.interp(volume, seen, shown), as_flair[2]
+        shown = [0, 0.8 * tissues[0], *tissues, 1.1 * tissues[2]]
+        painted, top = np.interp(volume, seen, shown), tissues[2]
         bent = top * (painted / top) ** self.R.uniform(*self.bend)
         return np.where(painted < top, bent, painted).astype(np.float32)

@@ -20,6 +20,7 @@ __all__ = ["CropBraind", "LesionTargetd", "RandContrastd", "RandHealthyBraind", 
 
 MEDIAN = 1 / 3  # of the brain, in scaled intensities
 FLUID = 0.6  # of the median: darker is fluid
+BRIGHT_FLUID = 1.6  # of the median: brighter is fluid, where the contrast shows it bright
 DEEP_MM = 17.0  # below the surface from which on fluid is that of the ventricles
 LEAST_VOXELS = 400  # of brain: in less nothing is painted
 
@@ -41,13 +42,13 @@ class Anatomy:
     from_fluid: np.ndarray
 
     @classmethod
-    def of(cls, image: np.ndarray, brain: np.ndarray, spacing: float) -> Anatomy | None:
+    def of(cls, image: np.ndarray, brain: np.ndarray, spacing: float, bright_fluid: bool = False) -> Anatomy | None:
         """None where there is too little brain."""
         if brain.sum() < LEAST_VOXELS:
             return None
         median = float(np.median(image[brain]))
         depth = ndimage.distance_transform_edt(np.pad(brain, 1))[1:-1, 1:-1] * spacing
-        fluid = (image < FLUID * median) & (depth > DEEP_MM)
+        fluid = (image > BRIGHT_FLUID * median if bright_fluid else image < FLUID * median) & (depth > DEEP_MM)
         away = ndimage.distance_transform_edt(~fluid) * spacing if fluid.sum() > 20 else np.full(image.shape, np.inf)
         return cls(median, brain, depth, away)
 
@@ -71,6 +72,7 @@ class RandContrastd(MapTransform, Randomizable):
         scale: most that intensities are multiplied by more or less.
         dark: least and most power of those below the median.
         dark_prob: how often they are bent.
+        bright: least and most power of those above the median.
     """
 
     def __init__(
@@ -80,17 +82,19 @@ class RandContrastd(MapTransform, Randomizable):
         scale: float = 0.1,
         dark: tuple[float, float] = (0.6, 1.8),
         dark_prob: float = 0.5,
+        bright: tuple[float, float] = (1.0, 1.0),
     ) -> None:
         super().__init__(keys)
-        self.gamma, self.scale, self.dark, self.dark_prob = gamma, scale, dark, dark_prob
+        self.gamma, self.scale, self.dark, self.dark_prob, self.bright = gamma, scale, dark, dark_prob, bright
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict:
         d = dict(data)
         scale, gamma = 1 + self.R.uniform(-self.scale, self.scale), np.exp(self.R.uniform(*np.log(self.gamma)))
         dark = self.R.uniform(*self.dark) if self.R.rand() < self.dark_prob else 1.0
+        bright = self.R.uniform(*self.bright)
         for key in self.key_iterator(d):
             x = (torch.as_tensor(d[key]) * scale / MEDIAN).clamp(min=0) ** gamma
-            d[key] = (MEDIAN * torch.where(x < 1, x**dark, x)).clamp(0, 1)
+            d[key] = (MEDIAN * torch.where(x < 1, x**dark, x**bright)).clamp(0, 1)
         return d
 
 
@@ -102,8 +106,9 @@ class RandHealthyBraind(MapTransform, Randomizable):
         brain_key: of its brain mask.
         spacing: voxel size, mm.
         prob: how often each of the two is painted.
-        rim: most that the rim adds, in multiples of the median.
+        rim: most that the rim adds, in multiples of the median; negative where it is darker.
         tracts: most standard deviation of the relative brightness.
+        bright_fluid: whether the contrast shows fluid bright, as T2w does.
     """
 
     def __init__(
@@ -114,15 +119,17 @@ class RandHealthyBraind(MapTransform, Randomizable):
         prob: float = 0.6,
         rim: float = 0.3,
         tracts: float = 0.08,
+        bright_fluid: bool = False,
     ) -> None:
         super().__init__(keys)
         self.brain_key, self.spacing, self.prob, self.rim, self.tracts = brain_key, spacing, prob, rim, tracts
+        self.bright_fluid = bright_fluid
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict:
         d = dict(data)
         for key in self.key_iterator(d):
             image, brain = _pair(d, key, self.brain_key)
-            if (known := Anatomy.of(image, brain, self.spacing)) is not None:
+            if (known := Anatomy.of(image, brain, self.spacing, self.bright_fluid)) is not None:
                 d[key] = torch.from_numpy(self._painted(image, known).astype(np.float32))[None]
         return d
 
@@ -150,6 +157,8 @@ class RandSmallLesionsd(MapTransform, Randomizable):
         most: lesions in a slice.
         added: least and most that they add, in multiples of the median.
         dark: how often they are darker instead.
+        tissue: least and most intensity of where they may be, in multiples of the median.
+        bright_fluid: whether the contrast shows fluid bright, as T2w does.
     """
 
     def __init__(
@@ -161,16 +170,20 @@ class RandSmallLesionsd(MapTransform, Randomizable):
         most: int = 24,
         added: tuple[float, float] = (0.2, 1.2),
         dark: float = 0.1,
+        tissue: tuple[float, float] = (0.75, 1.3),
+        bright_fluid: bool = False,
     ) -> None:
         super().__init__(keys)
         self.brain_key, self.spacing, self.prob = brain_key, spacing, prob
         self.most, self.added, self.dark = most, added, dark
+        self.tissue, self.bright_fluid = tissue, bright_fluid
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict:
         d = dict(data)
         for key in self.key_iterator(d):
             image, brain = _pair(d, key, self.brain_key)
-            if self.R.rand() < self.prob and (known := Anatomy.of(image, brain, self.spacing)) is not None:
+            known = Anatomy.of(image, brain, self.spacing, self.bright_fluid) if self.R.rand() < self.prob else None
+            if known is not None:
                 share = ndimage.gaussian_filter(self._shares(image, known), self.R.uniform(0.3, 1.3))
                 added = self.R.uniform(*self.added)
                 added = -self.R.uniform(0.2, 0.8) if self.R.rand() < self.dark else added
@@ -185,7 +198,8 @@ class RandSmallLesionsd(MapTransform, Randomizable):
             width = self.R.uniform(1.4, 7.5) * (1 + 0.5 * _noise(self.R, image.shape, self.R.uniform(6, 30)))
             part = _noise(self.R, image.shape, self.R.uniform(10, 30)) > self.R.uniform(0, 1.8)
             return (known.from_fluid < width) * (known.from_fluid > 0) * known.brain * part * self.R.uniform(0.6, 1)
-        tissue = (image > 0.75 * known.median) & (image < 1.3 * known.median) & known.brain
+        low, high = (limit * known.median for limit in self.tissue)
+        tissue = (image > low) & (image < high) & known.brain
         if near and kind < 0.55:
             places = np.argwhere(tissue & (known.from_fluid < 13) & (known.from_fluid > self.spacing))
         else:

@@ -1,7 +1,7 @@
-"""Label maps of heads painted like FLAIR, with the large ventricles and wide sulci of old brains.
+"""Label maps of heads painted like a scan of a contrast, with the large ventricles and wide sulci of old brains.
 
 After Billot et al., "SynthSeg", arXiv 2107.09559: a label map gives the anatomy, intensities are drawn anew a scan.
-Here they are drawn within what FLAIR has, and the anatomy is aged.
+Here they are drawn within what the contrast has, and the anatomy is aged.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform, Randomizable
 from scipy import ndimage
 
-__all__ = ["RandLabelsAsFlaird"]
+__all__ = ["TISSUES", "RandPaintLabelsd"]
 
 OUTSIDE = 500  # labels from here on lie outside the brain
 #: FreeSurfer's numbers.
@@ -27,21 +27,35 @@ OTHERS = {
     7: (0.95, 1.1), 46: (0.95, 1.1), 13: (0.75, 1.0), 52: (0.75, 1.0), 16: (0.98, 1.15), 31: (0.6, 1.5), 63: (0.6, 1.5),
     30: (0.1, 1.1), 62: (0.1, 1.1),
 }  # fmt: skip
+#: Contrast → tissue → intensity, least and most: of white matter, and the others in multiples of it.
+TISSUES = {
+    "FLAIR": {"white": (0.85, 1.0), "grey": (1.05, 1.4), "fluid": (0.02, 0.45), "deep": (1.0, 1.25)},
+    "T1w": {"white": (0.9, 1.0), "grey": (0.5, 0.88), "fluid": (0.04, 0.45), "deep": (0.65, 0.95)},
+    "T2w": {"white": (0.8, 1.0), "grey": (1.1, 1.7), "fluid": (1.8, 4.5), "deep": (0.8, 1.4)},
+}
 THICKNESSES = (1, 2, 3, 5)  # of slices, voxels of the label map
 
 
-class RandLabelsAsFlaird(MapTransform, Randomizable):
+class RandPaintLabelsd(MapTransform, Randomizable):
     """Paint label maps.
 
     Args:
         keys: the one key of the label map (1, X, Y, Z), LPS, about 1 mm; it becomes the scan.
         brain_key: where the mask of the brain goes.
         aged: how often ventricles and sulci are widened.
+        contrast: one of `TISSUES`.
+
+    Raises:
+        ValueError: on another contrast.
     """
 
-    def __init__(self, keys: KeysCollection, brain_key: str = "brain", aged: float = 0.7) -> None:
+    def __init__(
+        self, keys: KeysCollection, brain_key: str = "brain", aged: float = 0.7, contrast: str = "FLAIR"
+    ) -> None:
         super().__init__(keys)
-        self.brain_key, self.aged = brain_key, aged
+        if contrast not in TISSUES:
+            raise ValueError(f"contrast {contrast!r} is not one of {', '.join(TISSUES)}")
+        self.brain_key, self.aged, self.tissues = brain_key, aged, TISSUES[contrast]
 
     def __call__(self, data: Mapping[Hashable, MetaTensor]) -> dict:
         d = dict(data)
@@ -72,10 +86,10 @@ class RandLabelsAsFlaird(MapTransform, Randomizable):
         return np.where((depth < widened) & np.isin(labels, (*CORTEX[:2], *CEREBELLUM)), FLUID[0], labels)
 
     def _painted(self, labels: np.ndarray) -> np.ndarray:
-        """Intensities: dark fluid, cortex brighter than white matter, anything outside the brain."""
-        white = self.R.uniform(0.85, 1.0)
-        grey, fluid = white * self.R.uniform(1.05, 1.4), np.exp(self.R.uniform(*np.log((0.02, 0.45))))
-        deep = white * self.R.uniform(1.0, 1.25)
+        """Intensities of the contrast's tissues, and anything outside the brain."""
+        white = self.R.uniform(*self.tissues["white"])
+        grey, deep = (white * self.R.uniform(*self.tissues[name]) for name in ("grey", "deep"))
+        fluid = np.exp(self.R.uniform(*np.log(self.tissues["fluid"])))
         drawn = np.zeros(labels.max() + 1, np.float32)
         for number in np.unique(labels):
             if number >= OUTSIDE:
