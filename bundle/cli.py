@@ -17,8 +17,6 @@ __all__ = ["main"]
 
 logger = logging.getLogger("flipmap")
 
-FLAIR = "flair|dark.?fluid|tirm"  # what descriptions of FLAIR series hold, at most vendors
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
@@ -64,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
         "--set", action="append", default=[], metavar="ID=VALUE", help="a setting of the config; repeatable"
     )
     run.add_argument("--suffix", default="FLAIR", help="contrast to take from a BIDS root (default FLAIR)")
-    run.add_argument("--series", default=FLAIR, help="regular expression for DICOM series (default %(default)s)")
+    run.add_argument("--series", help="regular expression for DICOM series (default: that of the modality)")
     run.add_argument("--brain-masks", type=Path, help="folder of masks of your own, <name>_brain_mask.nii.gz")
     run.add_argument("--overwrite", action="store_true", help="do again what is done")
     run.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
@@ -89,14 +87,14 @@ def _parser() -> argparse.ArgumentParser:
     export = commands.add_parser("export", help="write a method as a bundle of its own, for MONAI Label or a release")
     export.set_defaults(command=_export)
     export.add_argument("path", type=Path, help="OUT.zip, or a folder that is not there yet")
-    export.add_argument("--modality", default="flair", help="flair (default) or oct")
+    export.add_argument("--modality", default="flair", help="flair (default), oct")
     export.add_argument("--method", default="default", help="a name from configs/methods (default: the best one)")
     calibrate = commands.add_parser(
         "calibrate", help="make calibrations anew, after a training or a change of settings"
     )
     calibrate.set_defaults(command=_calibrate)
     calibrate.add_argument("--dataset_dir", type=Path, required=True, help="scans whose healthy slices count")
-    calibrate.add_argument("--modality", default="flair", help="flair (default) or oct")
+    calibrate.add_argument("--modality", default="flair", help="flair (default), oct")
     calibrate.add_argument("--only", nargs="*", default=(), help="methods, default for the default; all by default")
     calibrate.add_argument("--split", type=Path, help="split file; by default that of the modality")
     calibrate.add_argument(
@@ -168,8 +166,8 @@ def _plan(options: argparse.Namespace, job) -> tuple[list, dict[str, str]]:
 
     cases, passed, nothing = [], {}, None
     try:
-        how = {key: job.config.get_parsed_content(key) for key in ("suffix", "stacks")}
-        cases = find_modality(options.input, job.modality, **how)
+        how = {key: job.config.get_parsed_content(key) for key in job.modality.found_by}
+        cases = find_modality(options.input, job.modality.name, **how)
     except DatasetError as error:
         nothing = error
     if cases and options.brain_masks:
@@ -177,11 +175,11 @@ def _plan(options: argparse.Namespace, job) -> tuple[list, dict[str, str]]:
 
         cases = with_brain_masks(cases, options.brain_masks)
     plan = plan_cases(cases, options.input, options.suffix, job.region, job.units)
-    if options.input.exists() and job.modality == "mri":
+    if options.input.exists() and job.modality.series:
         try:
             from .io.dicom import find_series
 
-            series, passed = plan_series(find_series(options.input), options.series, job.units)
+            series, passed = plan_series(find_series(options.input), options.series or job.modality.series, job.units)
             plan += series
         except (ImportError, DatasetError) as error:
             logger.debug("no DICOM: %s", error)

@@ -13,11 +13,11 @@ from pathlib import Path
 
 from .cases import CONTRAST, brats_cases, find_scans, lesion_cases, with_brain_masks
 from .errors import EXIT_CODES, DatasetError
-from .oct_cases import find_oct, normal_oct_cases, oct_cases
+from .modalities import modality_of
+from .oct_cases import normal_oct_cases, oct_cases
 
 __all__ = [
     "LAYOUTS",
-    "MODALITIES",
     "find_modality",
     "label_map_cases",
     "read_split",
@@ -29,33 +29,25 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-MODALITIES = ("mri", "oct")
-
 
 def find_modality(
-    root: str | Path,
-    modality: str = "mri",
-    suffix: str = "FLAIR",
-    brain_masks: str | Path | None = None,
-    stacks: bool = False,
+    root: str | Path, modality: str = "flair", brain_masks: str | Path | None = None, **how: object
 ) -> list[dict]:
     """The scans of a modality below ``root``.
 
     Args:
         root: file or folder.
-        modality: one of `MODALITIES`.
-        suffix: of `bundle.cases.find_scans`, for MRI.
-        brain_masks: folder of brain masks (`bundle.cases.with_brain_masks`), for MRI.
-        stacks: of `bundle.oct_cases.find_oct`, for OCT.
+        modality: name of a row of `bundle.modalities.MODALITIES`.
+        brain_masks: folder of brain masks (`bundle.cases.with_brain_masks`).
+        how: settings of its finder, see `bundle.modalities.Modality`; those of other modalities' finders are not looked
+            at.
 
     Raises:
-        DatasetError: on an unknown modality, or when there is nothing.
+        FlipmapError: on an unknown modality.
+        DatasetError: when there is nothing.
     """
-    if modality not in MODALITIES:
-        raise DatasetError(modality, "not a known modality", f"Choose from {', '.join(MODALITIES)}")
-    if modality == "oct":
-        return find_oct(root, stacks)
-    cases = find_scans(root, suffix)
+    known = modality_of(modality)
+    cases = known.find(root, **{key: value for key, value in how.items() if key in known.found_by})
     return with_brain_masks(cases, brain_masks) if brain_masks else cases
 
 

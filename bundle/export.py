@@ -20,7 +20,7 @@ from . import __version__, bundle_root
 from .batch.job import Job
 from .errors import OutputError
 from .io.files import whole_file
-from .modalities import DEFAULT, modality_of
+from .modalities import DEFAULT, Modality, modality_of
 from .scoring.calibration import weights_hash
 
 __all__ = ["export", "export_name"]
@@ -59,7 +59,7 @@ def export(modality: str, method: str, path: str | Path) -> Path:
     name = path.stem if path.suffix == ".zip" else path.name
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / name
-        _write(made, root, job, configs, modality)
+        _write(made, root, job, configs)
         if path.suffix == ".zip":
             with whole_file(path) as temporary:
                 _zip(made, temporary)
@@ -72,7 +72,7 @@ def export(modality: str, method: str, path: str | Path) -> Path:
     return path
 
 
-def _write(made: Path, root: Path, job: Job, configs: Sequence[Path], modality: str) -> None:
+def _write(made: Path, root: Path, job: Job, configs: Sequence[Path]) -> None:
     for name in COPIED:
         source, target = _source(root, name), made / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -81,7 +81,7 @@ def _write(made: Path, root: Path, job: Job, configs: Sequence[Path], modality: 
     (made / BRAIN).parent.mkdir(parents=True)
     torch.save({key: value.clone() for key, value in job.network.state_dict().items()}, made / WEIGHTS)
     weights = [made / WEIGHTS]
-    if job.modality == "mri":
+    if job.modality.brain_network:
         shutil.copy(job.config.get_parsed_content("brain_weights"), made / BRAIN)
         weights.append(made / BRAIN)
     entries = json.loads(Path(job.config.get_parsed_content("tables")).read_text())
@@ -92,7 +92,7 @@ def _write(made: Path, root: Path, job: Job, configs: Sequence[Path], modality: 
     (made / CALIBRATION).write_text(json.dumps(tied) + "\n")
     (made / "configs" / "inference.json").write_text(json.dumps(_config(configs, job.modality), indent=4) + "\n")
     metadata = json.loads((root / "configs" / "metadata.json").read_text())
-    (made / "configs" / "metadata.json").write_text(json.dumps(_metadata(metadata, job, modality), indent=4) + "\n")
+    (made / "configs" / "metadata.json").write_text(json.dumps(_metadata(metadata, job), indent=4) + "\n")
 
 
 def _source(root: Path, name: str) -> Path:
@@ -106,7 +106,7 @@ def _not_code(folder: str, names: list[str]) -> list[str]:
     return [name for name in names if name in ("__pycache__", *data)]
 
 
-def _config(configs: Sequence[Path], modality: str) -> dict:
+def _config(configs: Sequence[Path], modality: Modality) -> dict:
     """The configs merged, as MONAI merges them, with one file of weights."""
     from monai.bundle import ConfigParser
 
@@ -115,26 +115,18 @@ def _config(configs: Sequence[Path], modality: str) -> dict:
     merged = {key: value for key, value in parser.get().items() if key != "_meta_"}
     merged["weights"] = f"$@bundle_root + '/{WEIGHTS}'"
     merged["tables"] = f"$@bundle_root + '/{CALIBRATION}'"
-    merged["calibrated_weights"] = "$[@weights, @brain_weights]" if modality == "mri" else "$[@weights]"
+    merged["calibrated_weights"] = "$[@weights, @brain_weights]" if modality.brain_network else "$[@weights]"
     merged["network"] = "$load_weights(@network_def, @weights).to(@device)"
     return merged
 
 
-def _metadata(metadata: Mapping, job: Job, modality: str) -> dict:
+def _metadata(metadata: Mapping, job: Job) -> dict:
     """The repository's own, with what this bundle is; figures of another method are left out."""
-    said = {**metadata, "version": __version__, "name": f"flipmap {modality}, {job.settings['method']}"}
-    own = modality == "flair" and job.settings["method"] == _default_method()
-    if not own:
+    said = {**metadata, "version": __version__, "name": f"flipmap {job.modality.name}, {job.settings['method']}"}
+    if job.modality.config or job.settings["method"] != _default_method():
         said["eval_metrics"] = {}
-    if job.modality == "oct":
-        said |= {
-            "task": "Unsupervised anomaly mapping of retinal OCT",
-            "description": "Finds what is not normal in a B-scan of the retina. A research preview.",
-            "data_source": "Duke (Fang et al. 2012) and OCT2017 (Kermany et al. 2018), see docs/data_license.txt",
-            "image_classes": "B-scans of the retina, vitreous at the top",
-        }
-        inputs = said["network_data_format"]["inputs"]["image"]
-        inputs |= {"modality": "OCT", "channel_def": {"0": "B-scan"}}
+    said |= job.modality.described
+    said["network_data_format"]["inputs"]["image"] |= job.modality.image_format
     return said
 
 

@@ -1,14 +1,17 @@
-"""The modalities that come with weights: their configs, and the methods that are calibrated for each."""
+"""The modalities that flipmap knows, a row each: what a scan is, how it is found, what comes with weights for it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import bundle_root
+from .cases import find_scans
 from .errors import FlipmapError
+from .oct_cases import find_oct
 
-__all__ = ["DEFAULT", "MODALITIES", "Modality", "modality_of"]
+__all__ = ["DEFAULT", "FLAIR", "MODALITIES", "OCT", "Modality", "modality_of"]
 
 DEFAULT = "default"
 
@@ -18,11 +21,19 @@ class Modality:
     """A row of the table.
 
     Attributes:
-        name: as on the command line.
+        name: as on the command line, and the id ``modality`` of a config.
         config: over configs/inference.json; None for the main job itself.
         methods: names from configs/methods that are calibrated beside the default.
         layout: of the data set that calibrates, see `bundle.datasets.LAYOUTS`.
         split: file in configs/splits, of that data set.
+        find: root → scans below it; takes the settings of ``found_by``, too.
+        found_by: ids of the config that say which scans are meant.
+        axial: whether a scan is a volume that is looked at in axial slices; otherwise its slices are pictures by
+            themselves.
+        brain_network: whether the brain is found by a network, whose weights belong to the calibration.
+        series: regular expression of DICOM series' descriptions; None where DICOM is read as a file.
+        described: what differs from configs/metadata.json in an exported bundle.
+        image_format: the same, of the network's input.
     """
 
     name: str
@@ -30,6 +41,13 @@ class Modality:
     methods: tuple[str, ...]
     layout: str
     split: str
+    find: Callable[..., list[dict]] = find_scans
+    found_by: tuple[str, ...] = ("suffix",)
+    axial: bool = True
+    brain_network: bool = True
+    series: str | None = None
+    described: Mapping[str, object] = field(default_factory=dict)
+    image_format: Mapping[str, object] = field(default_factory=dict)
 
     def configs(self, method: str = DEFAULT) -> list[Path]:
         """Config files of a method, later ones over earlier ones.
@@ -53,28 +71,42 @@ class Modality:
         return Path(bundle_root()) / "configs" / "splits" / self.split
 
 
-MODALITIES = {
-    modality.name: modality
-    for modality in (
-        Modality(
-            "flair",
-            None,
-            (
-                "brighter",
-                "darker",
-                "disyre",
-                "intensity",
-                "masked_bernoulli",
-                "mdps",
-                "reconstruction",
-                "structured_flips",
-            ),
-            "bids_lesion",
-            "lgg_flair.json",
-        ),
-        Modality("oct", "oct.json", ("masked_bernoulli", "reconstruction"), "oct", "oct.json"),
-    )
-}
+FLAIR = Modality(
+    name="flair",
+    config=None,
+    methods=(
+        "brighter",
+        "darker",
+        "disyre",
+        "intensity",
+        "masked_bernoulli",
+        "mdps",
+        "reconstruction",
+        "structured_flips",
+    ),
+    layout="bids_lesion",
+    split="lgg_flair.json",
+    series="flair|dark.?fluid|tirm",  # what descriptions of FLAIR series hold, at most vendors
+)
+OCT = Modality(
+    name="oct",
+    config="oct.json",
+    methods=("masked_bernoulli", "reconstruction"),
+    layout="oct",
+    split="oct.json",
+    find=find_oct,
+    found_by=("stacks",),
+    axial=False,
+    brain_network=False,
+    described={
+        "task": "Unsupervised anomaly mapping of retinal OCT",
+        "description": "Finds what is not normal in a B-scan of the retina. A research preview.",
+        "data_source": "Duke (Fang et al. 2012) and OCT2017 (Kermany et al. 2018), see docs/data_license.txt",
+        "image_classes": "B-scans of the retina, vitreous at the top",
+    },
+    image_format={"modality": "OCT", "channel_def": {"0": "B-scan"}},
+)
+MODALITIES = {modality.name: modality for modality in (FLAIR, OCT)}
 
 
 def modality_of(name: str) -> Modality:

@@ -24,6 +24,7 @@ from bundle.cases import find_scans
 from bundle.cli import main
 from bundle.errors import OutputError, ScanError
 from bundle.io.nifti import write_map
+from bundle.modalities import FLAIR
 from bundle.scoring.calibration import UNITS
 from bundle.scoring.findings import find_findings
 from tests.conftest import ROOT
@@ -36,7 +37,7 @@ ENDINGS = [ending.format(region="brain") for ending, _ in OUTPUTS.values()] + [S
 class QuickJob:
     """A job without a network: the map is the scan, so that the conduct of the batch is what is tested."""
 
-    settings, fingerprint, axial, units = {"method": "quick"}, "f", True, UNITS
+    settings, fingerprint, modality, units = {"method": "quick"}, "f", FLAIR, UNITS
 
     def __init__(self, seconds=0.0):
         self.seconds = seconds

@@ -16,6 +16,7 @@ from monai.transforms import Compose, apply_transform
 
 from .. import __version__, bundle_root
 from ..arguments import check_settings
+from ..modalities import Modality, modality_of
 from ..scoring.calibration import RAW_UNITS, UNITS, is_uncalibrated, read_calibration
 from ..threads import ARITHMETIC, limit_threads
 
@@ -63,20 +64,15 @@ class Job:
         self.inferer = self.config.get_parsed_content("inferer")
         self.postprocessing = self.config.get_parsed_content("postprocessing")
 
-    @property
-    def modality(self) -> str:
-        """One of `bundle.datasets.MODALITIES`."""
-        return self.config.get_parsed_content("modality")
+    @cached_property
+    def modality(self) -> Modality:
+        """What its scans are."""
+        return modality_of(self.config.get_parsed_content("modality"))
 
     @property
     def region(self) -> str:
         """The organ that a map is about, and the key of its mask."""
         return self.config.get_parsed_content("region")
-
-    @property
-    def axial(self) -> bool:
-        """Whether its scans are looked at in axial slices."""
-        return self.modality != "oct"
 
     def read(self, case: Mapping[str, object]) -> MetaTensor:
         """The scan of a case as it is, (C, X, Y, Z): what the first transform of the preprocessing gives."""

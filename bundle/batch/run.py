@@ -178,7 +178,7 @@ def _write_output(one: _Output, job: Job, case: PlannedCase, item: dict) -> None
         return
     if one.kind == "png":
         found = item["findings"]["findings"]
-        save_case_picture(one.path, job.read(case.case), item["pred"], item["mask"], found, job.axial)
+        save_case_picture(one.path, job.read(case.case), item["pred"], item["mask"], found, job.modality.axial)
         return
     meta, values = item["image"].meta, np.asarray(item[one.key].cpu())[0]
     if values.shape != tuple(meta["spatial_shape"]):

@@ -103,7 +103,7 @@ class _Calibration:
         split: str | Path,
         percentile: float | None,
     ) -> None:
-        self.parser, self.percentile = parser, percentile
+        self.parser, self.modality, self.percentile = parser, modality, percentile
         self.cases = lambda part: training_cases(dataset_dir, part, modality.layout, split)
         self.network, self.preprocessing, self.device = (
             parser.get_parsed_content(key) for key in ("network", "preprocessing", "device")
@@ -112,7 +112,7 @@ class _Calibration:
     def healthy(self, part: str, methods: Mapping[str, Inferer]) -> dict[str, Healthy]:
         """What each method gives in the healthy voxels of the patients of a part of the split."""
         cases, asked = self.cases(part), (self.network, self.preprocessing, self.device)
-        if self.parser["region"] != "brain":
+        if not self.modality.axial:
             region = self.parser["region"]
             return {name: Healthy(healthy_images(cases, method, *asked, region)) for name, method in methods.items()}
         kept = run_methods(cases, methods, *asked)

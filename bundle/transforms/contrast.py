@@ -40,8 +40,8 @@ def tissue_intensities(volume: np.ndarray, brain: np.ndarray, rng: np.random.Ran
 
 
 class RandPaintT1wd(MapTransform, Randomizable):
-    """Paint T1w scans with the intensities of another contrast; the defaults are those of FLAIR: dark fluid, grey matter
-    a little brighter than white.
+    """Paint T1w scans with the intensities of another contrast; the defaults are those of FLAIR: dark fluid, grey
+    matter a little brighter than white.
 
     Intensities run in straight lines between those of the tissues, so partial volume stays what it is; a rim of grey
     around the ventricles, where white matter meets fluid, comes with it. Other scans pass as they are.
@@ -49,8 +49,8 @@ class RandPaintT1wd(MapTransform, Randomizable):
     Args:
         keys: keys of scans (C, X, Y, Z) of cases whose `CONTRAST` is ``T1w``.
         mask_key: of the brain mask (1, X, Y, Z).
-        fluid, grey, white: intensity of a tissue on that contrast, least and most: only their ratios count, and they vary by
-            scanner. Every order of darkness of fluid is as likely.
+        fluid, grey, white: intensity of a tissue on that contrast, least and most: only their ratios count, and they
+            vary by scanner. Every order of darkness of fluid is as likely.
         bend: least and most power of intensities below white matter, in multiples of it: partial volume of fluid.
 
     Raises:

@@ -16,9 +16,7 @@ OUTER = 6  # steps of it that the scalp may reach into
 SLICES = 12  # that are looked at
 
 
-def skull_ratio(
-    volume: np.ndarray, head: np.ndarray, brain: np.ndarray, spacing: tuple[float, float, float]
-) -> float:
+def skull_ratio(volume: np.ndarray, head: np.ndarray, brain: np.ndarray, spacing: tuple[float, float, float]) -> float:
     """How dark the darkest depth between two brighter ones is, in multiples of the darker of these.
 
     Median intensities by depth below the head's surface, in the slices that show at least half of the brain's largest
@@ -50,9 +48,7 @@ def skull_ratio(
     )
 
 
-def is_stripped(
-    volume: np.ndarray, head: np.ndarray, brain: np.ndarray, spacing: tuple[float, float, float]
-) -> bool:
+def is_stripped(volume: np.ndarray, head: np.ndarray, brain: np.ndarray, spacing: tuple[float, float, float]) -> bool:
     """Whether the head is the brain; arguments as of `skull_ratio`."""
     share = brain[head].mean()
     if share > SHARE:
