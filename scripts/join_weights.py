@@ -1,6 +1,6 @@
 """Put the separately trained parts of the default method into one file, as MONAI Label wants it.
 
-python scripts/join_weights.py models/model.pt runs/denoiser/weights.pt restoration=runs/disyre/weights.pt
+python scripts/join_weights.py --half models/model.pt runs/denoiser/weights.pt restoration=runs/disyre/weights.pt
 """
 
 import argparse
@@ -11,11 +11,21 @@ import torch
 from bundle.io.files import whole_file
 
 
+def halved(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """In 16 bits; what two names share stays shared, and is stored once."""
+    known: dict[tuple, torch.Tensor] = {}
+    for value in state.values():
+        key = (value.data_ptr(), tuple(value.shape))
+        known.setdefault(key, value.half() if value.is_floating_point() else value)
+    return {name: known[value.data_ptr(), tuple(value.shape)] for name, value in state.items()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("path", type=Path, help="where to")
     parser.add_argument("base", type=Path, help="weights whose other parts stay as they are")
     parser.add_argument("parts", nargs="*", metavar="NAME=FILE", help="further parts")
+    parser.add_argument("--half", action="store_true", help="16 bits a number, as the shipped weights have")
     arguments = parser.parse_args()
     base = torch.load(arguments.base, map_location="cpu", weights_only=True)
     parts = dict(given.split("=", 1) for given in arguments.parts)
@@ -23,6 +33,8 @@ def main() -> None:
     for name, file in parts.items():
         state = torch.load(file, map_location="cpu", weights_only=True)
         joined |= {f"{name}.{key}": value for key, value in state.items()}
+    if arguments.half:
+        joined = halved(joined)
     with whole_file(arguments.path) as temporary:
         torch.save(joined, temporary)
 

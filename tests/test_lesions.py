@@ -161,8 +161,12 @@ def test_signs_apart_and_together():
     assert maps["brighter"][0, 0, 26, 21, 1] < 0.1
     assert maps["darker"][0, 0, 26, 21, 1] > 0.5
     torch.testing.assert_close(maps["either"], torch.maximum(maps["brighter"], maps["darker"]))
+    halved = SyntheticLesions("either", dark_share=0.5, precision="float32")(scan, Marks())
+    torch.testing.assert_close(halved, torch.maximum(maps["brighter"], 0.5 * maps["darker"]))
     with pytest.raises(ValueError, match="brighter, darker, either"):
         SyntheticLesions("sideways")
+    with pytest.raises(ValueError, match="not between 0 and 1"):
+        SyntheticLesions(dark_share=1.5)
 
 
 def test_the_unet_does_not_see_the_skull():

@@ -28,17 +28,21 @@ class SyntheticLesions(SliceMethod):
 
     Args:
         sign: ``brighter`` or ``darker`` than healthy, or ``either``.
+        dark_share: what the probability of darker is multiplied by where either is asked: on FLAIR most of what
+            matters is brighter, and more of what is darker is healthy.
         kwargs: of `SliceMethod`.
 
     Raises:
-        ValueError: on another sign.
+        ValueError: on another sign, or a share that is not between 0 and 1.
     """
 
-    def __init__(self, sign: str = "either", **kwargs) -> None:
+    def __init__(self, sign: str = "either", dark_share: float = 1.0, **kwargs) -> None:
         super().__init__(**kwargs)
         if sign not in SIGNS:
             raise ValueError(f"sign {sign!r} is not one of {', '.join(SIGNS)}")
-        self.sign = sign
+        if not 0 <= dark_share <= 1:
+            raise ValueError(f"dark_share {dark_share} is not between 0 and 1")
+        self.sign, self.dark_share = sign, dark_share
 
     def __call__(self, inputs: torch.Tensor, network: AnomalyNetwork, *args, **kwargs) -> torch.Tensor:
         """Map volumes, see `SliceMethod`. The brain is where the preprocessing has noted a depth
@@ -57,6 +61,8 @@ class SyntheticLesions(SliceMethod):
         """Of slices with their brain as the last channel (N, C + 1, H, W)."""
         unet = getattr(network, "lesions", None) or network
         answer = torch.sigmoid(unet(slices[:, :-1], slices[:, -1:]).float())
+        if self.sign == "either":
+            answer[:, DARKER] *= self.dark_share
         return answer[:, SIGNS[self.sign]].amax(1, keepdim=True)
 
 
