@@ -96,6 +96,8 @@ LAYOUTS = {
     "oct": normal_oct_cases,
     "oct_all": oct_cases,
 }
+#: Those whose finders take the suffix of a contrast.
+BIDS_LAYOUTS = ("bids_lesion", "bids")
 
 
 def training_cases(
@@ -115,7 +117,7 @@ def training_cases(
             of them, for tests).
         split: split file; without one, subjects are dealt by a hash of their name: 70 % training, 10 % validation,
             20 % test, the same on every machine.
-        suffix: BIDS suffix of the contrast, for the layouts of BIDS; FLAIR by default.
+        suffix: BIDS suffix of the contrast, for the layouts of BIDS, not looked at by others; FLAIR by default.
 
     Raises:
         DatasetError: on an unknown layout or part, or when nothing is left.
@@ -124,7 +126,8 @@ def training_cases(
         raise DatasetError(layout, "not a known layout", f"Choose from {', '.join(LAYOUTS)}")
     if not isinstance(part, str):
         return [case for one in part for case in training_cases(root, one, layout, split, suffix)]
-    cases = LAYOUTS[layout](root, **({"suffix": suffix} if suffix else {}))
+    contrast = {"suffix": suffix} if suffix and layout in BIDS_LAYOUTS else {}
+    cases = LAYOUTS[layout](root, **contrast)
     if split:
         return select_subjects(cases, split, part)
     chosen = [case for case in cases if _dealt(case["subject"]) == part]

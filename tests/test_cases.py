@@ -105,6 +105,10 @@ def test_brats_as_downloaded(tmp_path, ending):
     cases = brats_cases(tmp_path)
     assert names(cases) == ["BraTS20_Training_001", "BraTS20_Training_002"]
     assert [path.split("Training_001")[-1] for path in cases[0]["image"]] == list(ending[:4])
+    parts = ["training", "validation", "test"]
+    split = tmp_path / "split.json"
+    split.write_text(json.dumps({"subjects": {part: names(cases) if part == "training" else [] for part in parts}}))
+    assert training_cases(tmp_path, "training", "brats", split, suffix="FLAIR") == cases, "it has all contrasts"
     (tmp_path / "Data" / "BraTS20_Training_002" / f"BraTS20_Training_002{ending[1]}").unlink()
     with pytest.raises(DatasetError, match="no contrast"):
         brats_cases(tmp_path)

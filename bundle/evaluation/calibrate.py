@@ -88,8 +88,7 @@ def calibrate(
         if "methods" in parser["inferer"]:
             ours.fusion()
         else:
-            method = parser.get_parsed_content("inferer")
-            ours.single(method)
+            ours.single(parser.get_parsed_content("inferer"))
 
 
 class _Calibration:

@@ -136,7 +136,7 @@ def save_images(path: str | Path, rows: Sequence[tuple[str, np.ndarray, np.ndarr
                 image.T, cmap="gray", vmin=np.percentile(image, 1), vmax=np.percentile(image, 99.7), aspect=aspect
             )
         shown = pair[1].imshow(np.ma.masked_less(anomaly.T, 1.0), cmap="inferno", vmin=1, vmax=MAP_TOP, aspect=aspect)
-        pair[0].set_title(title, fontsize=9)
+        pair[0].set_title(title, fontsize=9, loc="left")
     figure.colorbar(shown, ax=axes[:, 3], location="right", shrink=0.7, label="−log10 healthy tail", pad=0.01)
     _save(figure, path, dpi=90)
 
