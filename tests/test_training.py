@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -183,7 +184,7 @@ def test_several_processes(tmp_path, bids_folder):
 
 
 RECIPES = sorted(path.stem.removeprefix("train_") for path in (ROOT / "configs").glob("train_*.json"))
-OVERRIDES = {"oct": "denoiser"}  # what stands over another recipe
+OVERRIDES = {"oct": "denoiser", "lesions_t1w": "lesions", "lesions_t2w": "lesions"}  # what stands over another recipe
 
 
 @pytest.fixture
@@ -206,7 +207,10 @@ def data_of(bids_folder, tmp_path):
             split.write_text(json.dumps({"subjects": {"training": ["0", "1"], "validation": ["2"]}}))
             return {"dataset_dir": str(tmp_path / "oct"), "split": str(split), "synthetic": 2}
         split.write_text(json.dumps({"subjects": {"training": ["sub-00", "sub-01"], "validation": ["sub-02"]}}))
-        more = lesion_data(tmp_path, bids_folder) if recipe == "lesions" else {}
+        if recipe == "lesions_t2w":
+            for path in list(bids_folder.rglob("*_FLAIR.nii.gz")):
+                shutil.copy(path, path.with_name(path.name.replace("FLAIR", "T2w")))
+        more = lesion_data(tmp_path, bids_folder) if "lesions" in (recipe, OVERRIDES.get(recipe)) else {}
         return {"dataset_dir": str(bids_folder), "split": str(split), **more}
 
     return made
