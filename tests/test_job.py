@@ -5,6 +5,7 @@ import pytest
 
 import bundle
 from bundle.batch.job import Job
+from bundle.cli import main
 from bundle.errors import FlipmapError, ScanError, WeightsError, cause_of
 from bundle.io.nifti import scan_from_array, write_map
 from tests.conftest import ROOT
@@ -16,7 +17,8 @@ def job():
     return Job(precision="float32")
 
 
-def test_a_file_and_an_array_get_the_same(job, head, tmp_path):
+def test_a_file_and_an_array_get_the_same(job, head, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     scan, _, affine = head
     write_map(tmp_path / "s.nii.gz", scan, affine, np.int16)
     from_file, from_array = job({"image": str(tmp_path / "s.nii.gz")}), job({"image": scan_from_array(scan, affine)})
@@ -24,7 +26,7 @@ def test_a_file_and_an_array_get_the_same(job, head, tmp_path):
         assert tuple(from_file[key].shape) == (1, *scan.shape)
         np.testing.assert_array_equal(from_file[key].numpy(), from_array[key].numpy())
     assert from_file["findings"]["findings"] == from_array["findings"]["findings"]
-    assert not list(tmp_path.glob("*anomaly*")), "a job writes nothing"
+    assert [path.name for path in tmp_path.rglob("*")] == ["s.nii.gz"], "a job writes nothing"
     inside = from_file["brain"][0].numpy() > 0
     assert not from_file["pred"][0].numpy()[~inside].any()
 
@@ -44,6 +46,16 @@ def test_a_mask_of_ones_own_comes_back_as_it_was(job, head, tmp_path, codes):
     np.testing.assert_array_equal(brain > 0, data > 0)
     assert not pred[brain == 0].any()
     assert pred[brain > 0].any()
+
+
+def test_the_command_writes_nothing_beside_its_output(head, tmp_path, monkeypatch):
+    scan, _, affine = head
+    write_map(tmp_path / "in" / "s.nii.gz", scan, affine, np.int16)
+    (tmp_path / "started here").mkdir()
+    monkeypatch.chdir(tmp_path / "started here")
+    assert main(["run", str(tmp_path / "in"), str(tmp_path / "out"), "-q"]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out", "started here"]
+    assert not list((tmp_path / "started here").iterdir())
 
 
 def test_predict(head):

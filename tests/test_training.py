@@ -1,6 +1,7 @@
 """The training recipes, small: they run, resume, leave weights that load, and take BraTS as downloaded."""
 
 import json
+import multiprocessing
 import os
 import re
 import shutil
@@ -249,7 +250,12 @@ def test_several_gpus_over_every_recipe(recipe, data_of, tmp_path, monkeypatch):
 
 def pictures(dataset, workers, epochs=2):
     """Every picture of some epochs, as bytes; the loader is the same for all of them, as a trainer's is."""
-    loader = DataLoader(dataset, batch_size=4, num_workers=workers)
+    # Tests before this one leave threads behind (those of gloo, for instance), and a fork of a process with threads may
+    # inherit a lock that nobody will open: workers come from a server without threads.
+    context = multiprocessing.get_context("forkserver") if workers else None
+    if workers:
+        context.set_forkserver_preload(["bundle.training.slices", "bundle.training.synthetic_retinas"])
+    loader = DataLoader(dataset, batch_size=4, num_workers=workers, multiprocessing_context=context)
     return [[one.numpy().tobytes() for batch in loader for one in batch["anomalous"]] for _ in range(epochs)]
 
 

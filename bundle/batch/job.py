@@ -54,10 +54,11 @@ class Job:
         self.config.read_config([str(path) for path in files])
         check_settings(settings, self.config.get())
         self.config.update({"bundle_root": bundle_root(), **settings})
+        # Through the parser, which forgets what it has resolved: a list changed in place would not be seen again.
+        transforms = self.config["postprocessing#transforms"]
+        self.config["postprocessing#transforms"] = [t for t in transforms if not _writes(t)]
         if (threads := self.config.get_parsed_content("threads")) is not None:
             limit_threads(threads)
-        transforms = self.config["postprocessing"]["transforms"]
-        self.config["postprocessing"]["transforms"] = [t for t in transforms if not _writes(t)]
         self.network = self.config.get_parsed_content("network").eval()
         self.device = torch.device(self.config.get_parsed_content("device"))
         self.preprocessing = self.config.get_parsed_content("preprocessing")
