@@ -136,16 +136,14 @@ def _best_path(score: np.ndarray, slope: int) -> np.ndarray:
     """Row in every column (X,) of the path with the highest sum that moves ``slope`` rows a column at most."""
     total, came = score[0].copy(), np.zeros(score.shape, np.int64)
     cost = 0.15 * np.ptp(score) / slope
+    costs = np.array([cost * abs(move) ** 1.5 / 8 for move in range(-slope, slope + 1)], total.dtype)[:, None]
+    rows, padded = np.arange(len(total)), np.full(len(total) + 2 * slope, -np.inf, total.dtype)
     for column in range(1, len(score)):
-        moves = np.stack(
-            [
-                np.roll(np.pad(total, slope, constant_values=-np.inf), -m)[slope:-slope] - cost * abs(m) ** 1.5 / 8
-                for m in range(-slope, slope + 1)
-            ]
-        )
+        padded[slope:-slope] = total
+        moves = np.lib.stride_tricks.sliding_window_view(padded, len(total)) - costs
         best = moves.argmax(0)
-        came[column] = np.arange(len(total)) + best - slope
-        total = moves[best, np.arange(len(total))] + score[column]
+        came[column] = rows + best - slope
+        total = moves[best, rows] + score[column]
     path = np.empty(len(score), np.int64)
     path[-1] = total.argmax()
     for column in range(len(score) - 1, 0, -1):
