@@ -14,10 +14,11 @@ from pathlib import Path
 from .cases import CONTRAST, brats_cases, find_scans, lesion_cases, with_brain_masks
 from .errors import EXIT_CODES, DatasetError
 from .modalities import modality_of
-from .oct_cases import normal_oct_cases, oct_cases
+from .oct_cases import find_oct, normal_oct_cases, oct_cases
 
 __all__ = [
     "LAYOUTS",
+    "cropped_cases",
     "find_modality",
     "label_map_cases",
     "read_split",
@@ -151,6 +152,18 @@ def label_map_cases(root: str | Path, held_back: int = 2) -> list[dict]:
     if len(cases) <= held_back:
         raise DatasetError(root, f"{len(cases)} label maps, at least {held_back + 1} needed", "Check the path")
     return cases[: len(cases) - held_back]
+
+
+def cropped_cases(roots: Sequence[str | Path], voxel_um: Sequence[float], part: str) -> list[dict]:
+    """B-scans of normal retinas whose size was lost, all below ``roots``, with the size that is taken for theirs.
+
+    Args:
+        roots: folders of B-scans, all normal; none gives an empty list.
+        voxel_um: pixel size along the B-scan and into depth.
+        part: ``training``, ``validation`` or ``test``, dealt by a hash of their names as in `training_cases`.
+    """
+    cases = [case for root in roots for case in find_oct(root) if _dealt(case["subject"]) == part]
+    return [{**case, "voxel_um": list(voxel_um)} for case in cases]
 
 
 def _dealt(subject: str) -> str:

@@ -60,7 +60,7 @@ run(config_file={config!r}, dataset_dir={source!r}, output_dir={output!r},
     dataloader={{"_target_": "DataLoader", "dataset": "@dataset", "batch_size": 1, "collate_fn": "$collate_case"}})
 """
 BUSY = "while True: pass"
-ROUNDS, SCANS = 2, 3
+ROUNDS, SCANS = 2, 12
 
 
 def measured(command: list[str], threads: int) -> tuple[str, float, float]:

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from monai.inferers import Inferer
+from monai.utils import convert_to_dst_type
 from sklearn.metrics import average_precision_score, roc_auc_score
 from tqdm import tqdm
 
@@ -153,7 +154,7 @@ def _scored(cases, methods, network, preprocessing, device, region, scored_ml=1.
         image["thickness"] = _profile(item[region][0].numpy())
         for name, method in methods.items():
             started = time.perf_counter()
-            raw = method(item["image"].as_tensor()[None].to(device), network)[0].cpu()
+            raw = method(item["image"][None].to(device), network)[0].cpu()
             scores = np.where(inside, inverted(item, raw, preprocessing)[0].numpy(), 0)
             image["seconds"][name] = time.perf_counter() - started
             image["voxels"][name] = scores[inside].astype(np.float32)
@@ -215,7 +216,8 @@ def _synthetic_auprc(scored: Sequence[dict], method: Inferer, network, device, r
         twins = [anomaly(volume[..., z], region=organ[..., z]) for z in range(volume.shape[-1])]
         twin, mask = (torch.stack(parts, dim=-1) for parts in zip(*twins, strict=True))
         inside = (organ > 0.5).numpy()
-        scores.append(method(twin[None].to(device), network)[0].cpu().numpy()[inside])
+        changed = convert_to_dst_type(twin, image["item"]["image"])[0]  # with what the preprocessing has noted
+        scores.append(method(changed[None].to(device), network)[0].cpu().numpy()[inside])
         masks.append(mask.numpy()[inside] > 0.5)
     return Pooled.of(scores, masks).figures()["auprc"]
 

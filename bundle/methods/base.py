@@ -125,14 +125,16 @@ class SliceMethod(Inferer):
         def scored(batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
             # Autocast and gradients are settings of a thread.
             with torch.no_grad(), autocast(volume.device, self.precision):
-                part = F.avg_pool2d(batch[0], self.coarsen).contiguous(memory_format=torch.channels_last)
+                part = F.avg_pool2d(batch[0], self.coarsen) if self.coarsen > 1 else batch[0]
+                part = part.contiguous(memory_format=torch.channels_last)
                 score = self.score(part, batch[1], network).float()
-                return F.interpolate(score, scale_factor=float(self.coarsen), mode="bilinear", align_corners=False)
+            if self.coarsen > 1:
+                score = F.interpolate(score, scale_factor=float(self.coarsen), mode="bilinear", align_corners=False)
+            height, width = slices.shape[2:]
+            return self.finished(score[..., :height, :width], batch[0][..., :height, :width])
 
         parts = ARITHMETIC.map(scored, batches) if volume.device.type == "cpu" else [scored(one) for one in batches]
-        with ARITHMETIC.turn():
-            scores = self.finished(torch.cat(parts)[..., : slices.shape[2], : slices.shape[3]], slices)
-        scores = smoothed_across(scores.movedim(0, -1).cpu().numpy(), self.across)
+        scores = smoothed_across(torch.cat(parts).movedim(0, -1).cpu().numpy(), self.across)
         # What the preprocessing has put to zero (air, fill) is nothing to score.
         something = volume.amax(0).cpu().numpy() > 0
         return torch.from_numpy(np.where(something, scores, 0).astype(np.float32)).to(volume.device)

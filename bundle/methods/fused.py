@@ -90,17 +90,15 @@ class Fused(Inferer):
         Returns:
             float32 (B, 1, X, Y, Z), zero where the volume is.
         """
+        inside = (inputs.amax(1, keepdim=True) > 0).cpu().numpy()
         depth = brain_depth(inputs)
-        total = np.zeros((len(inputs), 1, *inputs.shape[2:]), np.float32)
+        depth = None if depth is None else np.broadcast_to(depth, inside.shape)[inside]
+        total = np.zeros(inside.shape, np.float32)
         for name, method in self.methods.items():
             asked = network.parts[self.networks[name]] if name in self.networks else network
-            raw = method(inputs, asked).cpu().numpy()
+            raw = method(inputs, asked).cpu().numpy()[inside]
             # Not capped: what the parts say beyond their tables still ranks, and the fusion is calibrated itself.
-            total += self.shares[name] * self.calibrations[name](raw, _like(depth, raw), capped=False)
-        total = smoothed_across(total, self.across) * (inputs.amax(1, keepdim=True) > 0).cpu().numpy()
+            total[inside] += self.shares[name] * self.calibrations[name](raw, depth, capped=False)
+        total = smoothed_across(total, self.across) * inside
         maps = torch.from_numpy(total).to(inputs.device)
         return convert_to_dst_type(maps, inputs)[0] if isinstance(inputs, MetaTensor) else maps
-
-
-def _like(depth: np.ndarray | None, raw: np.ndarray) -> np.ndarray | None:
-    return None if depth is None else np.broadcast_to(depth, raw.shape)

@@ -7,7 +7,7 @@ import torch
 from ..networks.anomaly_network import AnomalyNetwork
 from .base import SliceMethod
 
-__all__ = ["Intensity"]
+__all__ = ["Darkness", "Intensity"]
 
 
 class Intensity(SliceMethod):
@@ -17,3 +17,10 @@ class Intensity(SliceMethod):
 
     def score(self, slices: torch.Tensor, numbers: torch.Tensor, network: AnomalyNetwork) -> torch.Tensor:
         return slices.amax(1, keepdim=True)
+
+
+class Darkness(Intensity):
+    """How far the brightest channel is below the end of the scale: the baseline for what is darker than healthy."""
+
+    def score(self, slices: torch.Tensor, numbers: torch.Tensor, network: AnomalyNetwork) -> torch.Tensor:
+        return 1 - super().score(slices, numbers, network)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 
 __all__ = ["guided_filter", "sharpened"]
 
@@ -25,17 +24,25 @@ def guided_filter(values: torch.Tensor, guide: torch.Tensor, radius: int, noise:
         the shape of ``values``.
     """
 
+    rows, columns = (_box(size, radius, values) for size in values.shape[2:])
+
     def mean(x: torch.Tensor) -> torch.Tensor:
-        # Along one axis and then the other: the same mean of a square at a fraction of the additions.
-        for size, around in (((2 * radius + 1, 1), (radius, 0)), ((1, 2 * radius + 1), (0, radius))):
-            x = F.avg_pool2d(x, size, stride=1, padding=around, count_include_pad=False)
-        return x
+        return rows @ x @ columns.T
 
     guide_mean, value_mean = mean(guide), mean(values)
     covariance = mean(guide * values) - guide_mean * value_mean
     variance = (mean(guide * guide) - guide_mean**2).clamp(min=0)
     slope = covariance / (variance + noise**2)
     return mean(slope) * guide + mean(value_mean - slope * guide_mean)
+
+
+def _box(size: int, radius: int, like: torch.Tensor) -> torch.Tensor:
+    """Matrix (size, size) whose product with a vector is its mean over windows, cut off at the ends: several times as
+    fast as pooling with windows of this width.
+    """
+    place = torch.arange(size, device=like.device)
+    within = ((place[:, None] - place[None]).abs() <= radius).to(like.dtype)
+    return within / within.sum(1, keepdim=True)
 
 
 def sharpened(scores: torch.Tensor, slices: torch.Tensor, radius: int) -> torch.Tensor:

@@ -28,7 +28,7 @@ __all__ = [
     "prepare_reconstruction",
     "prepare_restoration",
     "prepare_twins",
-    "prepare_with_brain",
+    "prepare_with_region",
 ]
 
 
@@ -235,16 +235,18 @@ class SliceScore(Inferer):
         return scores * (inputs.amax(1, keepdim=True) > 0)
 
 
-def prepare_lesions(batch: dict, device: torch.device, non_blocking: bool = False, **_) -> tuple:
-    """MONAI ``prepare_batch`` of synthetic lesions: the twin, what has changed, and the brain for `LesionTraining`."""
-    twin, target, brain = (batch[key].to(device, non_blocking=non_blocking) for key in ("anomalous", "target", "brain"))
-    return twin, target, (brain,), {}
+def prepare_lesions(batch: dict, device: torch.device, non_blocking: bool = False, region: str = "brain", **_) -> tuple:
+    """MONAI ``prepare_batch`` of synthetic lesions: the twin, what has changed, and the organ for `LesionTraining`."""
+    twin, target, organ = (batch[key].to(device, non_blocking=non_blocking) for key in ("anomalous", "target", region))
+    return twin, target, (organ,), {}
 
 
-def prepare_with_brain(batch: dict, device: torch.device, non_blocking: bool = False, **_) -> tuple:
-    """The twin with its brain as a further channel, and the mask of the anomalies: for the validation of the same."""
-    twin, mask, brain = (batch[key].to(device, non_blocking=non_blocking) for key in ("anomalous", "mask", "brain"))
-    return torch.cat([twin, brain], dim=1), mask
+def prepare_with_region(
+    batch: dict, device: torch.device, non_blocking: bool = False, region: str = "brain", **_
+) -> tuple:
+    """The twin with its organ as a further channel, and the mask of the anomalies: for the validation of the same."""
+    twin, mask, organ = (batch[key].to(device, non_blocking=non_blocking) for key in ("anomalous", "mask", region))
+    return torch.cat([twin, organ], dim=1), mask
 
 
 def prepare_reconstruction(batch: dict, device: torch.device, non_blocking: bool = False, **_) -> tuple:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from .seeded import SeededDataset
-from .slices import SliceDataset
 
 __all__ = ["MixedSlices"]
 
@@ -18,14 +17,14 @@ class MixedSlices(SeededDataset):
     An item is what `bundle.training.slices.SliceDataset` gives.
 
     Args:
-        datasets: without transforms of their own.
+        datasets: of such items, without transforms of their own.
         shares: how often each is taken, in any unit.
         length: items an epoch.
         transform: random transforms of an item.
     """
 
     def __init__(
-        self, datasets: Sequence[SliceDataset], shares: Sequence[float], length: int, transform: Callable | None = None
+        self, datasets: Sequence[SeededDataset], shares: Sequence[float], length: int, transform: Callable | None = None
     ) -> None:
         if len(datasets) != len(shares):
             raise ValueError(f"{len(datasets)} data sets and {len(shares)} shares")
@@ -38,12 +37,10 @@ class MixedSlices(SeededDataset):
     def __getitem__(self, index: int) -> dict:
         if not 0 <= index < self.length:
             raise IndexError(index)
-        dataset, number = self._drawn()
-        item = {"image": dataset.slices[number].float(), dataset.region_key: dataset.regions[number].float()}
-        other, donor = self._drawn()
-        item["donor"] = other.slices[donor].float()
+        item, other = self._drawn(), self._drawn()
+        item["donor"] = other["image"]
         return self.transform(item) if self.transform is not None else item
 
-    def _drawn(self) -> tuple[SliceDataset, int]:
+    def _drawn(self) -> dict:
         dataset = self.datasets[self.R.choice(len(self.datasets), p=self.shares)]
-        return dataset, int(self.R.randint(len(dataset.slices)))
+        return dataset[int(self.R.randint(len(dataset)))]

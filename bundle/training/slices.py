@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from ..errors import DatasetError, ScanError
+from ..errors import DatasetError, ScanError, cause_of
 from ..transforms.head import free_slices
 from .seeded import SeededDataset
 
@@ -57,8 +57,10 @@ class SliceDataset(SeededDataset):
         for number, case in enumerate(data):
             try:
                 self._add(number, preprocessing(dict(case)))
-            except ScanError as error:
-                logger.error("left out of training: %s", error)
+            except Exception as error:  # MONAI wraps what its components raise
+                if not isinstance(cause := cause_of(error), ScanError):
+                    raise
+                logger.error("left out of training: %s", cause)
         if not self.slices:
             raise DatasetError("the training cases", "no healthy slice in them", "Check the labels and the split")
         logger.info("%d healthy slices of %d scans", len(self.slices), len(set(self.scan_of)))

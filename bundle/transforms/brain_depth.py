@@ -8,8 +8,10 @@ import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import MapTransform, SpatialResample
+from monai.transforms import MapTransform
 from scipy import ndimage
+
+from .resample import resampled
 
 __all__ = ["DEPTH", "BrainDepthd", "brain_depth", "depth_in_slices"]
 
@@ -24,10 +26,13 @@ def depth_in_slices(brain: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
         brain: bool.
         spacing: in plane, mm.
     """
-    # A frame of nothing around it: a brain that the field of view cuts off ends there.
-    framed = np.pad(brain, ((1, 1), (1, 1), (0, 0)))
-    depths = [ndimage.distance_transform_edt(framed[..., z], sampling=spacing) for z in range(brain.shape[-1])]
-    return np.stack(depths, axis=-1)[1:-1, 1:-1]
+    depths = np.zeros(brain.shape)
+    for box in ndimage.find_objects(brain.astype(np.uint8)):
+        # A frame of nothing around it: a brain that the field of view cuts off ends there.
+        framed = np.pad(brain[box], ((1, 1), (1, 1), (0, 0)))
+        inside = [ndimage.distance_transform_edt(framed[..., z], sampling=spacing) for z in range(framed.shape[-1])]
+        depths[box] = np.stack(inside, axis=-1)[1:-1, 1:-1]
+    return depths
 
 
 class BrainDepthd(MapTransform):
@@ -37,20 +42,21 @@ class BrainDepthd(MapTransform):
 
     Args:
         keys: keys of scans (C, X, Y, Z) on the model's grid.
-        mask_key: of the brain mask (1, X, Y, Z), on any grid of the same head.
+        mask_key: of the brain mask (1, X, Y, Z), on the scan's grid or the one that it came from.
     """
 
     def __init__(self, keys: KeysCollection, mask_key: str = "brain") -> None:
         super().__init__(keys)
         self.mask_key = mask_key
-        self.resample = SpatialResample(mode="bilinear", padding_mode="zeros", align_corners=False, dtype=torch.float32)
 
     def __call__(self, data: Mapping[Hashable, MetaTensor]) -> dict:
         d = dict(data)
         for key in self.key_iterator(d):
             scan = d[key]
-            mask = self.resample(d[self.mask_key], dst_affine=scan.affine, spatial_size=scan.shape[1:])
-            depth = depth_in_slices(mask.numpy()[0] > 0.5, [float(s) for s in scan.pixdim[:2]])
+            mask, affine = d[self.mask_key], scan.affine.numpy().astype(float)
+            to_voxel = np.linalg.inv(mask.affine.numpy().astype(float)) @ affine
+            inside = resampled(mask.as_tensor(), to_voxel, scan.shape[1:])[0].numpy() > 0.5
+            depth = depth_in_slices(inside, [float(s) for s in scan.pixdim[:2]])
             meta = {**scan.meta, DEPTH: torch.from_numpy(depth.astype(np.float16))}
             d[key] = MetaTensor(scan.as_tensor(), meta=meta, applied_operations=scan.applied_operations)
         return d

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import InvertibleTransform, MapTransform, Orientation, SpatialResample
+from monai.transforms import InvertibleTransform, MapTransform, Orientation
 from monai.utils import TraceKeys
 from scipy import ndimage
 
@@ -18,6 +18,7 @@ from ..errors import ScanError
 from ..io.dicom import DicomSeries, read_series
 from ..io.nifti import read_scan
 from .head import head_mask, largest_piece, reference_intensity
+from .resample import resampled
 
 __all__ = ["LoadScand", "ScaleHeadIntensityd", "ToModelGridd", "to_axial"]
 
@@ -182,31 +183,36 @@ class ToModelGridd(MapTransform, InvertibleTransform):
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.size, self.spacing, self.slice_spacing, self.source_key = tuple(size), spacing, slice_spacing, source_key
-        self.resample = SpatialResample(
-            mode="bilinear",
-            padding_mode="zeros",
-            align_corners=False,
-            dtype=torch.float32,  # places to 1e-4 of a voxel, at half the time
-        )
 
     def __call__(self, data: Mapping[Hashable, MetaTensor]) -> dict:
         d = dict(data)
         source = d[self.source_key]
-        affine, shape, step = self._grid(source)
+        to_voxel, shape, step = self._grid(source)
+        affine = source.affine @ torch.as_tensor(to_voxel, dtype=source.affine.dtype)
         for key in self.key_iterator(d):
-            d[key] = self.resample(_low_pass(d[key], step), dst_affine=affine, spatial_size=shape)
+            scan = d[key]
+            meta = {name: value for name, value in scan.meta.items() if name != "affine"}
+            values = resampled(_low_pass(scan, step), to_voxel, shape)
+            result = MetaTensor(values, affine=affine, meta=meta, applied_operations=list(scan.applied_operations))
+            trace = {"to_voxel": to_voxel.tolist(), "affine": scan.affine.tolist()}
+            self.push_transform(result, orig_size=scan.shape[1:], extra_info=trace)
+            d[key] = result
         return d
 
     def inverse(self, data: Mapping[Hashable, MetaTensor]) -> dict:
         d = dict(data)
         for key in self.key_iterator(d):
+            applied = self.pop_transform(d[key])
+            trace, size = applied[TraceKeys.EXTRA_INFO], tuple(applied[TraceKeys.ORIG_SIZE])
             # Beyond the outermost slices of the grid a map goes on; it is not faded into the air that is not there.
-            d[key].applied_operations[-1][TraceKeys.EXTRA_INFO]["padding_mode"] = "border"
-            d[key] = self.resample.inverse(d[key])
+            values = resampled(d[key].as_tensor().cpu(), np.linalg.inv(trace["to_voxel"]), size, beyond="border")
+            meta = {name: value for name, value in d[key].meta.items() if name != "affine"}
+            affine = torch.as_tensor(trace["affine"], dtype=torch.float64)
+            d[key] = MetaTensor(values, affine=affine, meta=meta, applied_operations=d[key].applied_operations)
         return d
 
-    def _grid(self, source: MetaTensor) -> tuple[torch.Tensor, tuple[int, ...], np.ndarray]:
-        """Affine and shape of the model's grid for a scan, and its voxel steps in voxels of the scan."""
+    def _grid(self, source: MetaTensor) -> tuple[np.ndarray, tuple[int, ...], np.ndarray]:
+        """Index of the model grid → of the scan (4, 4), shape of the grid, its steps in voxels of the scan."""
         spacing = np.array([float(s) for s in source.pixdim])
         mask = _outlined(source.numpy(), tuple(spacing))
         thin = max(1, round(self.slice_spacing / spacing[2]))
@@ -218,7 +224,7 @@ class ToModelGridd(MapTransform, InvertibleTransform):
         to_voxel = np.diag([*step, 1.0])
         across = (source.shape[3] - 1 - thin * (shape[2] - 1)) / 2  # as much left over at the foot as at the top
         to_voxel[:3, 3] = [*first, across]
-        return source.affine @ torch.as_tensor(to_voxel, dtype=source.affine.dtype), shape, step
+        return to_voxel, shape, step
 
 
 def _outlined(source: np.ndarray, spacing: tuple) -> np.ndarray:
@@ -228,11 +234,10 @@ def _outlined(source: np.ndarray, spacing: tuple) -> np.ndarray:
     return head_mask(source.mean(0), spacing)
 
 
-def _low_pass(scan: MetaTensor, step: np.ndarray) -> MetaTensor:
+def _low_pass(scan: MetaTensor, step: np.ndarray) -> torch.Tensor:
     """Gaussian of the variance that a box of ``step`` voxels has more than one of a single voxel."""
     sigma = [_box_sigma(s) for s in step]
-    smooth = ndimage.gaussian_filter(scan.numpy(), sigma=[0, *sigma])
-    return MetaTensor(torch.from_numpy(smooth), meta=scan.meta, applied_operations=scan.applied_operations)
+    return torch.from_numpy(ndimage.gaussian_filter(scan.numpy(), sigma=[0, *sigma]))
 
 
 def _box_sigma(width: float) -> float:

@@ -18,9 +18,10 @@ from scipy import ndimage
 
 from ..errors import ScanError
 from ..io.oct import read_oct
+from .brain_depth import BrainDepthd
 from .retina import fill_of, find_retina
 
-__all__ = ["BELOW_UM", "FlattenRetinad", "LoadOctd", "RetinaMaskd", "ScaleRetinaIntensityd"]
+__all__ = ["BELOW_UM", "FlattenRetinad", "LoadOctd", "RetinaDepthd", "RetinaMaskd", "ScaleRetinaIntensityd"]
 
 BELOW_UM = 45.0  # that the band goes on below the curve: what is anomalous there still touches the RPE
 
@@ -198,6 +199,19 @@ class FlattenRetinad(MapTransform, InvertibleTransform):
         """Spacing of the grid in voxels of the scan."""
         pixel = [1000 * float(s) for s in scan.pixdim[:2]]
         return self.spacing_um[0] / pixel[0], self.spacing_um[1] / pixel[1]
+
+
+class RetinaDepthd(BrainDepthd):
+    """Note how deep in the mask of the retina each pixel lies (`BrainDepthd`): a method that wants the mask finds it
+    there.
+
+    Args:
+        keys: keys of flattened scans (1, X, Y, Z).
+        mask_key: of the mask on the same grid.
+    """
+
+    def __init__(self, keys: KeysCollection, mask_key: str = "retina") -> None:
+        super().__init__(keys, mask_key)
 
 
 def _like(scan: MetaTensor, values: np.ndarray, affine: np.ndarray | None = None) -> MetaTensor:

@@ -96,6 +96,7 @@ class RandCamerad(MapTransform, Randomizable):
         donor_key: another B-scan, cut to the same size on its own, where there is one.
         size: of the piece, along the B-scan and into depth.
         strength: 0 only cuts, 1 is for training.
+        stretch: most that a B-scan is stretched along itself, more or less.
     """
 
     def __init__(
@@ -105,6 +106,7 @@ class RandCamerad(MapTransform, Randomizable):
         donor_key: str = "donor",
         size: tuple[int, int] = (128, 128),
         strength: float = 1.0,
+        stretch: float = 0.2,
     ) -> None:
         super().__init__(keys)
         self.mask_keys, self.donor_key = ensure_tuple(mask_keys), donor_key
@@ -121,7 +123,7 @@ class RandCamerad(MapTransform, Randomizable):
                     posed,
                     prob=0.8 * s,
                     rotate_range=0.03,
-                    scale_range=((-0.2, 0.2), (-0.15, 0.15)),
+                    scale_range=((-stretch, stretch), (-0.15, 0.15)),
                     translate_range=((0, 0), (-5, 5)),
                     mode=modes,
                     padding_mode="border",
