@@ -12,6 +12,7 @@ from pathlib import Path
 
 from . import __version__
 from .errors import EXIT_CODES, DatasetError, FlipmapError, cause_of
+from .io.volumes import READERS
 
 __all__ = ["main"]
 
@@ -53,7 +54,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     run = commands.add_parser("run", help="map every scan of a folder", epilog=f"exit codes: {codes}")
     run.set_defaults(command=_run)
-    run.add_argument("input", type=Path, help="NIfTI file, folder of NIfTI and DICOM at any depth, or BIDS root")
+    run.add_argument(
+        "input", type=Path, help=f"a scan, a folder of scans at any depth, or a BIDS root; DICOM, {', '.join(READERS)}"
+    )
     run.add_argument("output", type=Path, help="folder of the results; a run that was cut short goes on")
     run.add_argument(
         "--config", action="append", default=[], help="config file over configs/inference.json; repeatable"

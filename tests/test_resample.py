@@ -18,9 +18,7 @@ def scaled(scales, first):
 
 
 @pytest.mark.parametrize("beyond", ["zeros", "border"])
-@pytest.mark.parametrize(
-    "to_voxel", [scaled((0.7, 1.3, 1), (0.25, -3.4, 0)), scaled((2, 0.5, 1.5), (-1.3, 0.6, -2.2))]
-)
+@pytest.mark.parametrize("to_voxel", [scaled((0.7, 1.3, 1), (0.25, -3.4, 0)), scaled((2, 0.5, 1.5), (-1.3, 0.6, -2.2))])
 def test_as_monai_does_it(to_voxel, beyond):
     shape = (20, 9, 8)
     monai = SpatialResample(mode="bilinear", padding_mode=beyond, align_corners=False, dtype=torch.float64)

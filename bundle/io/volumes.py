@@ -1,7 +1,4 @@
-"""Files of volumes: ending → reader, one table. Whatever the format, a volume comes with an affine to RAS+ world.
-
-NIfTI, MGZ and Analyze are read by nibabel, NRRD and MetaImage by SimpleITK.
-"""
+"""Files of volumes: ending → reader, one table. Whatever the format, a volume comes with an affine to RAS+ world."""
 
 from __future__ import annotations
 
@@ -53,8 +50,8 @@ def open_volume(path: str | Path) -> Volume:
     path = Path(path)
     if not path.is_file():
         raise ScanError(path, "no such file", "Check the path")
-    reader = READERS.get(ending_of(path), _nibabel)
-    volume = guarded(path, lambda: reader(path))
+    reader = READERS.get(ending_of(path), NIFTI)
+    volume = guarded(path, lambda: reader.read(path))
     if int(np.prod(volume.shape, dtype=object)) > MOST_VOXELS:
         raise ScanError(path, f"shape {volume.shape} is larger than the memory", "Check that its header is right")
     return volume
@@ -83,7 +80,7 @@ def guarded(path: Path, read: Callable):
     except MemoryError as error:
         raise ScanError(path, "larger than the memory", "Check that its header is right") from error
     except FAILURES as error:
-        kind = KINDS.get(ending_of(path), "NIfTI")
+        kind = READERS.get(ending_of(path), NIFTI).format
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise ScanError(path, f"not readable as {kind} ({reason})", "Export or download it again") from error
 
@@ -132,20 +129,30 @@ def _simpleitk(path: Path) -> Volume:
     return Volume(tuple(size), dtype, affine, "mm", values)
 
 
-#: Endings → reader; the longer one first where one ends another.
-READERS: dict[str, Callable[[Path], Volume]] = {
-    ".nii.gz": _nibabel,
-    ".nii": _nibabel,
-    ".mgz": _nibabel,
-    ".mgh": _nibabel,
-    ".hdr": _nibabel,
-    ".img": _nibabel,
-    ".nrrd": _simpleitk,
-    ".nhdr": _simpleitk,
-    ".mha": _simpleitk,
-    ".mhd": _simpleitk,
+@dataclass(frozen=True)
+class Reader:
+    """How files of an ending are read.
+
+    Attributes:
+        format: its name.
+        read: path → volume.
+    """
+
+    format: str
+    read: Callable[[Path], Volume]
+
+
+NIFTI = Reader("NIfTI", _nibabel)
+#: Ending → reader; the longer one first where one ends another. Finders, loaders and `flipmap run --help` ask it.
+READERS = {
+    ".nii.gz": NIFTI,
+    ".nii": NIFTI,
+    ".mgz": Reader("MGZ", _nibabel),
+    ".mgh": Reader("MGH", _nibabel),
+    ".hdr": Reader("Analyze", _nibabel),
+    ".img": Reader("Analyze", _nibabel),
+    ".nrrd": Reader("NRRD", _simpleitk),
+    ".nhdr": Reader("NRRD", _simpleitk),
+    ".mha": Reader("MetaImage", _simpleitk),
+    ".mhd": Reader("MetaImage", _simpleitk),
 }
-KINDS = {
-    ".mgz": "MGZ", ".mgh": "MGH", ".hdr": "Analyze", ".img": "Analyze", ".nrrd": "NRRD", ".nhdr": "NRRD",
-    ".mha": "MetaImage", ".mhd": "MetaImage",
-}  # fmt: skip
