@@ -77,6 +77,10 @@ def guarded(path: Path, read: Callable):
     """
     try:
         return read()
+    except ImportError as error:
+        raise ScanError(
+            path, f"its reader needs a package that is not here ({error})", "Install it with pip"
+        ) from error
     except MemoryError as error:
         raise ScanError(path, "larger than the memory", "Check that its header is right") from error
     except FAILURES as error:
