@@ -2,11 +2,14 @@
 them.
 """
 
+from pathlib import Path
+
 import nibabel as nib
 import nrrd
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from scipy.io import netcdf_file
 
 from bundle.cases import find_scans, stem
 from bundle.cli import main
@@ -41,6 +44,25 @@ def by_nibabel(kind):
     return write
 
 
+def by_netcdf(path, array, affine):
+    """MINC 1.0 as the MNI's tools write it: a netCDF of dimensions with start, step and direction cosines."""
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    cosines = affine[:3, :3] / spacing
+    starts = np.linalg.solve(cosines, affine[:3, 3])
+    with netcdf_file(path, "w") as file:
+        for axis, name in enumerate(("xspace", "yspace", "zspace")):
+            file.createDimension(name, array.shape[axis])
+            dimension = file.createVariable(name, "i4", ())
+            dimension.step, dimension.start = float(spacing[axis]), float(starts[axis])
+            dimension.direction_cosines = cosines[:, axis].copy()
+            dimension.spacing = "regular__"
+        image = file.createVariable("image", "i2", ("xspace", "yspace", "zspace"))
+        image[:] = array
+        image.signtype, image.valid_range = "signed__", np.array([-32768.0, 32767.0])
+        for name, value in (("image-min", -32768.0), ("image-max", 32767.0)):
+            file.createVariable(name, "f8", ("xspace",))[:] = value
+
+
 #: Ending → who writes it.
 WRITERS = {
     "nrrd by pynrrd": (".nrrd", by_pynrrd),
@@ -51,6 +73,7 @@ WRITERS = {
     "nifti by ITK": (".nii.gz", by_simpleitk),
     "nifti in two files by ITK": (".hdr", by_simpleitk),
     "mgz by nibabel": (".mgz", by_nibabel(nib.MGHImage)),
+    "minc by netCDF": (".mnc", by_netcdf),
     "mgh by nibabel": (".mgh", by_nibabel(nib.MGHImage)),
 }
 
@@ -66,6 +89,13 @@ def test_every_voxel_is_where_it_was(tmp_path, head, kind, codes):
     found = read_scan(path)
     np.testing.assert_allclose(found.affine.numpy(), affine, atol=1e-3)
     np.testing.assert_array_equal(found[0].numpy(), array)
+
+
+def test_minc_that_nibabel_brings_along():
+    found = read_scan(Path(nib.__file__).parent / "tests" / "data" / "minc1_1_scale.mnc")
+    assert found.shape == (1, 10, 20, 20)
+    assert float(found.max()) == pytest.approx(0.2094327615, abs=1e-7)
+    np.testing.assert_array_equal(found.affine[:3], [[0, 0, 2, -20], [0, 2, 0, -20], [2, 0, 0, -10]])
 
 
 def test_analyze_has_no_orientation_of_its_own(tmp_path, head):

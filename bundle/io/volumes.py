@@ -159,4 +159,5 @@ READERS = {
     ".nhdr": Reader("NRRD", _simpleitk),
     ".mha": Reader("MetaImage", _simpleitk),
     ".mhd": Reader("MetaImage", _simpleitk),
+    ".mnc": Reader("MINC", _nibabel),
 }
