@@ -98,7 +98,9 @@ def _parser() -> argparse.ArgumentParser:
     calibrate.set_defaults(command=_calibrate)
     calibrate.add_argument("--dataset_dir", type=Path, required=True, help="scans whose healthy slices count")
     calibrate.add_argument("--modality", default="flair", help="flair (default), oct")
-    calibrate.add_argument("--only", nargs="*", default=(), help="methods, default for the default; all by default")
+    calibrate.add_argument(
+        "--only", nargs="*", default=(), help="methods, default for the default (default: all that have a calibration)"
+    )
     calibrate.add_argument("--split", type=Path, help="split file; by default that of the modality")
     calibrate.add_argument(
         "--percentile", type=float, default=0.8, help="of the bootstrap over patients (%(default)g; 0: none)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ from .cases import find_scans
 from .errors import FlipmapError
 from .oct_cases import find_oct
 
-__all__ = ["DEFAULT", "FLAIR", "MODALITIES", "OCT", "Modality", "modality_of"]
+__all__ = ["DEFAULT", "FLAIR", "MODALITIES", "OCT", "Modality", "method_names", "modality_of"]
 
 DEFAULT = "default"
 
@@ -23,7 +24,6 @@ class Modality:
     Attributes:
         name: as on the command line, and the id ``modality`` of a config.
         config: over configs/inference.json; None for the main job itself.
-        methods: names from configs/methods that are calibrated beside the default.
         layout: of the data set that calibrates, see `bundle.datasets.LAYOUTS`.
         split: file in configs/splits, of that data set.
         find: root → scans below it; takes the settings of ``found_by``, too.
@@ -38,7 +38,6 @@ class Modality:
 
     name: str
     config: str | None
-    methods: tuple[str, ...]
     layout: str
     split: str
     find: Callable[..., list[dict]] = find_scans
@@ -55,11 +54,22 @@ class Modality:
         Raises:
             FlipmapError: on a method that configs/methods has not.
         """
-        known = (DEFAULT, *sorted(path.stem for path in (Path(bundle_root()) / "configs" / "methods").glob("*.json")))
+        known = (DEFAULT, *method_names())
         if method not in known:
             raise FlipmapError(method, "no method of that name", f"Choose from {', '.join(known)}")
         names = ["inference.json", self.config, None if method == DEFAULT else f"methods/{method}.json"]
         return [Path(bundle_root()) / "configs" / name for name in names if name]
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Those of `method_names` that ship with a calibration for this modality."""
+        from monai.bundle import ConfigParser
+
+        parser = ConfigParser()
+        parser.read_config([str(path) for path in self.configs()])
+        parser.update({"bundle_root": bundle_root()})
+        entries = json.loads(Path(parser.get_parsed_content("tables")).read_text())
+        return tuple(name for name in method_names() if name in entries)
 
     def calibrates(self, method: str) -> bool:
         """Whether a method ships with a calibration for this modality."""
@@ -74,16 +84,6 @@ class Modality:
 FLAIR = Modality(
     name="flair",
     config=None,
-    methods=(
-        "brighter",
-        "darker",
-        "disyre",
-        "intensity",
-        "masked_bernoulli",
-        "mdps",
-        "reconstruction",
-        "structured_flips",
-    ),
     layout="bids_lesion",
     split="lgg_flair.json",
     series="flair|dark.?fluid|tirm",  # what descriptions of FLAIR series hold, at most vendors
@@ -91,7 +91,6 @@ FLAIR = Modality(
 OCT = Modality(
     name="oct",
     config="oct.json",
-    methods=("masked_bernoulli", "reconstruction"),
     layout="oct",
     split="oct.json",
     find=find_oct,
@@ -107,6 +106,11 @@ OCT = Modality(
     image_format={"modality": "OCT", "channel_def": {"0": "B-scan"}},
 )
 MODALITIES = {modality.name: modality for modality in (FLAIR, OCT)}
+
+
+def method_names() -> tuple[str, ...]:
+    """The methods beside the default: the files of configs/methods."""
+    return tuple(sorted(path.stem for path in (Path(bundle_root()) / "configs" / "methods").glob("*.json")))
 
 
 def modality_of(name: str) -> Modality:

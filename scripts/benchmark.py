@@ -26,6 +26,7 @@ import numpy as np
 
 from bundle import bundle_root
 from bundle.io.nifti import write_map
+from bundle.modalities import method_names
 from bundle.sample import synthetic_head
 
 SLICES = 24
@@ -176,12 +177,11 @@ def passes(method: str | None) -> tuple[float, float]:
 
 def costs(path: Path, threads: int) -> None:
     """A row a method: seconds and peak memory of the main job, passes, size."""
-    methods = sorted(p.stem for p in (Path(bundle_root()) / "configs" / "methods").glob("*.json"))
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["method", "seconds", "peak_mib", "passes_a_slice", "weights_mb"])
-        for method in (None, *methods):
+        for method in (None, *method_names()):
             seconds, peak = main_job(threads, method)
             output, _, _ = measured([sys.executable, __file__, "--passes", method or "default"], threads)
             count, size = (float(v) for v in output.split()[-2:])

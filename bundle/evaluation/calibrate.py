@@ -65,7 +65,7 @@ def calibrate(
     Args:
         dataset_dir: of the scans.
         modality: flair or oct.
-        only: methods, `DEFAULT` for the default; all by default.
+        only: methods, `DEFAULT` for the default; by default all that have a calibration.
         split: split file; by default that of the modality.
         percentile: see `Calibration.fit`.
         settings: ids of the configs to set, ``weights`` and ``tables`` for instance.
