@@ -20,6 +20,8 @@ NORMAL = "normal"
 #: Duke (Fang et al., Medical Image Analysis 2012) names a file by the eye; 6.6 x 6.6 mm in 1000 A-scans.
 DUKE = re.compile(r"(eye\d+)_(test|average|\d+)$", re.IGNORECASE)
 DUKE_UM = (6.6, 3.23)
+#: What batches write beside their maps: no B-scans.
+OUTPUT_PICTURES = tuple(f"_desc-{map_}_{kind}" for map_ in ("anomaly", "rawscore") for kind in ("picture", "enface"))
 #: OCT2017 (Kermany et al., Cell 2018) names a file KIND-PATIENT-NUMBER.
 OCT2017 = re.compile(r"[A-Z]+-(\d+)-\d+$")
 
@@ -77,7 +79,7 @@ def _is_scan(path: Path, root: Path) -> bool:
     if not path.is_file() or any(part.startswith(".") for part in path.relative_to(root).parts):
         return False
     name, own = path.name.lower(), stem(path)
-    if own.endswith((*OUTPUT_SUFFIXES, "_desc-anomaly_picture", "_desc-rawscore_picture")):
+    if own.endswith((*OUTPUT_SUFFIXES, *OUTPUT_PICTURES)):
         return False
     return name.endswith((*NIFTI, *DICOM_ENDINGS)) or path.suffix.lower() in (*PICTURES, *VENDORS)
 

@@ -6,10 +6,12 @@ import json
 import nibabel as nib
 import numpy as np
 import pytest
+from PIL import Image
 
 from bundle.batch.job import Job
 from bundle.cli import main
 from bundle.io.oct import oct_scan
+from bundle.report.enface import enface_views
 from tests.conftest import ROOT, data_folder
 from tests.oct_files import UM, bscan, save_picture
 
@@ -70,8 +72,25 @@ def test_a_batch_of_pictures_volumes_and_what_is_none(tmp_path):
     assert single.header.get_xyzt_units()[0] == "unknown"
     assert (out / "a_desc-retina_mask.nii.gz").is_file()
     assert json.loads((out / "a_desc-anomaly_map.json").read_text())["settings"]["modality"] == "oct"
+    front = Image.open(out / "v_desc-anomaly_enface.png")
+    assert front.width > 600
+    assert not (out / "a_desc-anomaly_enface.png").exists(), "one B-scan has no front"
+    said = json.loads((out / "v_desc-anomaly_map.json").read_text())["outputs_sha256"]
+    assert "v_desc-anomaly_enface.png" in said
+    assert (out / "report.html").read_text().count("from the front") == 2
     assert "healthy retina" in (out / "report.html").read_text()
     assert main([*arguments, "--dry-run"]) == 0
+
+
+def test_views_from_the_front():
+    scan, anomaly, region = np.random.RandomState(0).rand(3, 4, 20, 3)
+    region = np.zeros((4, 20, 3))
+    region[1:, 5:15] = 1
+    views = enface_views(scan, anomaly, region, 3.87)
+    assert all(view.shape == (4, 3) and np.isnan(view[0]).all() for view in views.values())
+    np.testing.assert_allclose(views["thickness"][1:], 38.7)
+    np.testing.assert_allclose(views["highest"][1:], anomaly[1:, 5:15].max(1))
+    np.testing.assert_allclose(views["mean"][1:], anomaly[1:, 5:15].mean(1))
 
 
 def test_a_copy_with_another_voxel_size_is_the_same_retina(job):

@@ -14,7 +14,7 @@ from .. import __version__
 from ..errors import FlipmapError
 from ..io.files import whole_file
 from .job import Job
-from .plan import PlannedCase
+from .plan import ENFACE, PlannedCase
 from .record import Record
 from .viewer import script, volumes
 
@@ -89,10 +89,11 @@ def _viewed(done: Sequence[dict], asked: Sequence[str]) -> list[dict]:
 
 def _contents(case: PlannedCase, output: Path) -> dict:
     """Picture and findings of a case that is done."""
-    picture = case.path(output, case.outputs["picture"][0])
+    picture, enface = case.path(output, case.outputs["picture"][0]), case.path(output, ENFACE)
     findings = json.loads(case.path(output, case.outputs["findings"][0]).read_text(encoding="utf-8"))
     return {
         "picture": base64.b64encode(picture.read_bytes()).decode(),
+        "enface": base64.b64encode(enface.read_bytes()).decode() if enface.exists() else "",
         "details": findings["findings"][:SHOWN],
         "table_end": findings.get("table_end"),
     }

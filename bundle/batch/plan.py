@@ -15,7 +15,17 @@ from ..io.volumes import files_of
 from ..scoring.calibration import UNITS
 from .save import named
 
-__all__ = ["DICOM_OUTPUTS", "OUTPUTS", "SIDECAR", "PlannedCase", "is_done", "plan_cases", "plan_series", "sha256_of"]
+__all__ = [
+    "DICOM_OUTPUTS",
+    "ENFACE",
+    "OUTPUTS",
+    "SIDECAR",
+    "PlannedCase",
+    "is_done",
+    "plan_cases",
+    "plan_series",
+    "sha256_of",
+]
 
 #: What a case gets: key of the result → ending of its file, BIDS derivatives all, and type on disk. The key of the
 #: organ's mask is its name.
@@ -26,6 +36,8 @@ OUTPUTS: dict[str, tuple[str, str]] = {
     "findings": ("desc-anomaly_findings.json", "json"),
     "picture": ("desc-anomaly_picture.png", "png"),
 }
+#: What a volume of pictures gets besides: the pictures seen from the front.
+ENFACE = "desc-anomaly_enface.png"
 #: What a case that came as DICOM gets besides.
 DICOM_OUTPUTS = {"pred": "desc-anomaly_map.dcm", "mask": "desc-anomaly_seg.dcm"}
 #: Written last: where it is, and fits, the case is done.

@@ -14,7 +14,7 @@ from pathlib import Path
 from .. import __version__
 from ..io.dicom import DicomSeries
 from ..io.files import whole_file
-from .plan import SIDECAR, PlannedCase, sha256_of
+from .plan import ENFACE, SIDECAR, PlannedCase, sha256_of
 from .save import write_json
 
 __all__ = ["Record", "read_record", "versions", "write_description", "write_sidecar", "write_table"]
@@ -74,6 +74,7 @@ def write_sidecar(case: PlannedCase, output: Path, fingerprint: str, settings: d
         OutputError: when it cannot be written.
     """
     outputs = [case.path(output, ending) for ending in case.endings]
+    outputs += [path for path in [case.path(output, ENFACE)] if path.exists()]
     said = {
         "Description": f"Anomaly map: {case.units}, 0 outside the {case.region}",
         "Sources": [_source(given, case.root) for given in case.inputs.values()],

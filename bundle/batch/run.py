@@ -15,6 +15,7 @@ import numpy as np
 from ..errors import FlipmapError, ScanError
 from ..io.dicom import DicomSeries
 from ..io.nifti import write_map
+from ..report.enface import save_enface
 from ..scoring.calibration import UNITS
 from ..threads import GivenUp
 from .dataset import explain
@@ -22,7 +23,7 @@ from .job import Job
 from .lock import locked
 from .page import write_page
 from .picture import save_case_picture
-from .plan import DICOM_OUTPUTS, PlannedCase, is_done
+from .plan import DICOM_OUTPUTS, ENFACE, PlannedCase, is_done
 from .record import Record, read_record, write_description, write_sidecar, write_table
 from .save import write_json
 from .stages import Clock, Stage, TookTooLong, run_stages
@@ -157,6 +158,7 @@ def _complete(job: Job, case: PlannedCase, item: dict, output: Path, clock: Cloc
         _write_output(_Output(key, case.path(output, ending), kind), job, case, item)
     if isinstance(case.inputs["image"], DicomSeries):
         _write_dicom(job, case, item, output)
+    _write_enface(job, case, item, output)
     if clock.given_up:
         raise GivenUp
     seconds = clock.seconds
@@ -185,6 +187,15 @@ def _write_output(one: _Output, job: Job, case: PlannedCase, item: dict) -> None
         raise ScanError(case.where, f"its map has shape {values.shape}", "Report it")
     affine, unit = np.asarray(meta["original_affine"]), meta.get("original_unit", "mm")
     write_map(one.path, values, affine, np.dtype(one.kind), unit, case.units if one.key == "pred" else "")
+
+
+def _write_enface(job: Job, case: PlannedCase, item: dict, output: Path) -> None:
+    """The view from the front, of a volume of pictures."""
+    path, anomaly = case.path(output, ENFACE), np.asarray(item["pred"].cpu())[0]
+    if job.modality.axial or anomaly.shape[2] < 2:
+        path.unlink(missing_ok=True)  # of another scan of that name
+        return
+    save_enface(path, job.read(case.case), anomaly, np.asarray(item[job.region].cpu())[0])
 
 
 def _write_dicom(job: Job, case: PlannedCase, item: dict, output: Path) -> None:

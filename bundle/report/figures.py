@@ -11,12 +11,21 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-__all__ = ["CasePanel", "save_cases", "save_curves", "save_images", "save_map_picture", "save_panels", "save_sweep"]
+__all__ = [
+    "CasePanel",
+    "grid",
+    "save_cases",
+    "save_curves",
+    "save_images",
+    "save_map_picture",
+    "save_panels",
+    "save_sweep",
+]
 
 MAP_TOP = 4.0  # of the colour scale of maps: one healthy voxel in ten thousand
 
 
-def _grid(rows: int, columns: int, scale: float):
+def grid(rows: int, columns: int, scale: float):
     """Figure without pyplot, so that no display and no global state are touched; its axes, switched off."""
     figure = Figure(figsize=(scale * columns, scale * rows + 0.3), layout="constrained")
     FigureCanvasAgg(figure)
@@ -44,7 +53,7 @@ def save_panels(
         titles: one a column.
         scale: inches a panel.
     """
-    figure, axes = _grid(len(rows), len(titles), scale)
+    figure, axes = grid(len(rows), len(titles), scale)
     for axes_row, row in zip(axes, rows, strict=True):
         for axis, panel, title in zip(axes_row, row, titles, strict=True):
             signed = " - " in title
@@ -74,7 +83,7 @@ def save_map_picture(
         restored: what the scan would be without its anomalies, the same shape, shown beside it.
     """
     panels = {"scan": scan} | ({} if restored is None else {"restored": restored})
-    figure, axes = _grid(len(slices), len(panels) + 2, 2.2)
+    figure, axes = grid(len(slices), len(panels) + 2, 2.2)
     for row, z in zip(axes, slices, strict=True):
         for axis, panel in zip(row, (*panels.values(), scan, scan), strict=True):
             axis.imshow(panel[..., z].T, cmap="gray", vmin=0, vmax=1)
@@ -100,7 +109,7 @@ class CasePanel:
 
 def save_cases(path: str | Path, cases: Sequence[CasePanel]) -> None:
     """Save cases, a row each: in the slice with most lesion and in the healthy one with most anomaly, scan and map."""
-    figure, axes = _grid(len(cases), 4, 2.2)
+    figure, axes = grid(len(cases), 4, 2.2)
     for row, case in zip(axes, cases, strict=True):
         area = case.lesion.sum((0, 1))
         top = np.percentile(case.scan, 99.5)
@@ -129,7 +138,7 @@ def _worst_healthy(case: CasePanel) -> int:
 
 def save_images(path: str | Path, rows: Sequence[tuple[str, np.ndarray, np.ndarray]], aspect: float = 1.0) -> None:
     """Save images and their maps, two pairs a row: title, image and calibrated map, each (X, Y)."""
-    figure, axes = _grid((len(rows) + 1) // 2, 4, 2.6)
+    figure, axes = grid((len(rows) + 1) // 2, 4, 2.6)
     for pair, (title, image, anomaly) in zip(axes.reshape(-1, 2), rows, strict=False):
         for axis in pair:
             axis.imshow(
