@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +66,27 @@ def save_vol(path: Path, bscans: np.ndarray, scale_mm: tuple[float, float, float
         "grid_type1": 0, "grid_offset1": 0, "prog_id": "", "localizer": np.zeros((64, 64), np.uint8), "bscans": frames,
     }  # fmt: skip
     path.write_bytes(_built(vol_format, whole))
+    return path
+
+
+def save_fda(path: Path, bscans: np.ndarray, scale_mm: tuple[float, float, float], compressed: bool = True) -> Path:
+    """Topcon's .fda by the uocte project's description; ``bscans``: (Z, Y, X), bytes, or whole numbers in 16 bits."""
+    count, height, width = bscans.shape
+    size = (scale_mm[0] * width, scale_mm[2] * count, 1000 * scale_mm[1])
+    if compressed:
+        name, chunk = b"@IMG_JPEG", struct.pack("<B6I", 2, 0, 0, width, height, count, 0)
+        for bscan in bscans:
+            page = io.BytesIO()
+            Image.fromarray(bscan).save(page, format="JPEG2000", irreversible=False)
+            chunk += struct.pack("<I", len(page.getvalue())) + page.getvalue()
+    else:
+        name, pixels = b"@IMG_MOT_COMP_03", bscans.astype("<u2").tobytes()
+        chunk = struct.pack("<B4IBI", 2, width, height, 16, count, 0, len(pixels)) + pixels
+    scanned = struct.pack("<3I5d2B", 0, 0, 0, *size, 0, 0, 0, 0)
+    content = b"FOCTFDA" + struct.pack("<2I", 2, 1)
+    for title, part in ((b"@FDA_FILE_INFO", bytes(40)), (b"@PARAM_SCAN_04", scanned), (name, chunk)):
+        content += bytes([len(title)]) + title + struct.pack("<I", len(part)) + part
+    path.write_bytes(content + b"\0")
     return path
 
 

@@ -18,7 +18,7 @@ from bundle.transforms.oct import (
 )
 from bundle.transforms.retina import fill_of, find_retina
 from tests.conftest import data_folder
-from tests.oct_files import UM, bscan, save_opt, save_picture, save_vol
+from tests.oct_files import UM, bscan, save_fda, save_opt, save_picture, save_vol
 
 
 def spacing_um(scan):
@@ -70,6 +70,23 @@ def test_vol_files_keep_their_voxel_size(tmp_path):
     assert scan.shape == (1, 256, 496, 3)
     np.testing.assert_allclose(spacing_um(scan), (11.5, 3.87, 60), rtol=1e-4)
     assert find_retina(scan[0, ..., 1].numpy(), UM) is not None
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_fda_files_keep_pixels_and_voxel_size(tmp_path, compressed):
+    """Neither came through oct-converter: its reader fails on NumPy 2.3, and it gives the step before the depth."""
+    bscans = np.stack([bscan(n, width=256)[0] for n in range(3)])
+    scan = read_oct(save_fda(tmp_path / "s.fda", bscans, (0.0115, 0.0026, 0.06), compressed))
+    np.testing.assert_array_equal(scan[0].numpy(), bscans.transpose(2, 1, 0))
+    np.testing.assert_allclose(spacing_um(scan), (11.5, 2.6, 60), rtol=1e-6)
+
+
+@pytest.mark.parametrize("cut", [3, 14, 40, 120, 300, 5000])
+def test_an_fda_file_cut_short_is_named(tmp_path, cut):
+    path = save_fda(tmp_path / "s.fda", bscan(0, width=64)[0][None], (0.01, 0.003, 0.06))
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(ScanError, match=r"not readable as \.fda"):
+        read_oct(path)
 
 
 def test_ophthalmic_tomography_in_dicom(tmp_path):

@@ -16,6 +16,7 @@ from PIL import Image, ImageSequence, UnidentifiedImageError
 
 from ..errors import ScanError
 from .nifti import read_scan
+from .topcon import read_fda
 
 __all__ = ["ASSUMED_UM", "PICTURES", "VENDORS", "oct_scan", "read_oct"]
 
@@ -165,14 +166,13 @@ def _from_heyex(path: Path) -> tuple[np.ndarray, Sequence[float] | None]:
     return np.asarray(volume.data, dtype=np.float32), size
 
 
-def _from_converter(path: Path) -> tuple[np.ndarray, Sequence[float] | None]:
-    """Topcon's .fda and Bioptigen's .oct, by oct-converter."""
-    from oct_converter import readers
+def _from_bioptigen(path: Path) -> tuple[np.ndarray, Sequence[float] | None]:
+    """Bioptigen's .oct, by oct-converter."""
+    from oct_converter.readers import BOCT
 
-    found = (readers.FDA if path.suffix.lower() == ".fda" else readers.BOCT)(path).read_oct_volume()
+    found = BOCT(path).read_oct_volume()
     found = found[0] if isinstance(found, list) else found
-    spacing = found.pixel_spacing
-    return np.stack(found.volume).astype(np.float32), [1000 * float(s) for s in spacing] if spacing else None
+    return np.stack(found.volume).astype(np.float32), None
 
 
 def _from_dicom(path: Path) -> tuple[np.ndarray, Sequence[float] | None]:
@@ -203,4 +203,4 @@ def _dicom_um(dataset, frames: int) -> list[float] | None:
 
 
 #: Endings of vendors' files → reader: path → B-scans (Z, Y, X), voxel size in µm or None.
-VENDORS = {".vol": _from_heyex, ".e2e": _from_heyex, ".fda": _from_converter, ".oct": _from_converter}
+VENDORS = {".vol": _from_heyex, ".e2e": _from_heyex, ".fda": read_fda, ".oct": _from_bioptigen}
