@@ -19,6 +19,7 @@ from monai.utils import set_determinism
 from torch.utils.data import ConcatDataset
 
 from bundle.datasets import LAYOUTS
+from bundle.errors import ScanError
 from bundle.io.nifti import write_map
 from bundle.sample import synthetic_head
 from bundle.training.inferers import FlipLoss
@@ -185,7 +186,24 @@ def test_several_processes(tmp_path, bids_folder):
 
 
 RECIPES = sorted(path.stem.removeprefix("train_") for path in (ROOT / "configs").glob("train_*.json"))
-OVERRIDES = {"oct": "denoiser", "lesions_t1w": "lesions", "lesions_t2w": "lesions"}  # what stands over another recipe
+#: What stands over another recipe.
+OVERRIDES = {
+    "oct": "denoiser",
+    "lesions_oct": "lesions",
+    "lesions_t1w": "lesions",
+    "lesions_t2w": "lesions",
+    "denoising": "disyre",
+}
+
+
+def oct_data(tmp_path):
+    """Ids of the recipes of OCT: three normal B-scans, and two more whose size nobody knows."""
+    for number in range(3):
+        save_picture(tmp_path / "oct" / "NORMAL" / f"NORMAL-{number}-1.png", bscan(number)[0])
+    for name in ("a", "b"):
+        save_picture(tmp_path / "cropped" / f"{name}.png", bscan(7)[0])
+    (tmp_path / "split.json").write_text(json.dumps({"subjects": {"training": ["0", "1"], "validation": ["2"]}}))
+    return {"dataset_dir": str(tmp_path / "oct"), "cropped_dirs": [str(tmp_path / "cropped")]}
 
 
 @pytest.fixture
@@ -200,13 +218,8 @@ def data_of(bids_folder, tmp_path):
                 write_map(tmp_path / "maps" / f"{number}.nii.gz", np.roll(labels, number, 0), np.eye(4), np.int16)
             return {"dataset_dir": str(tmp_path / "maps")}
         split = tmp_path / "split.json"
-        if recipe == "oct":
-            for number in range(3):
-                folder = tmp_path / "oct" / "NORMAL"
-                folder.mkdir(parents=True, exist_ok=True)
-                save_picture(folder / f"NORMAL-{number}-1.png", bscan(number)[0])
-            split.write_text(json.dumps({"subjects": {"training": ["0", "1"], "validation": ["2"]}}))
-            return {"dataset_dir": str(tmp_path / "oct"), "split": str(split), "synthetic": 2}
+        if recipe.endswith("oct"):
+            return {**oct_data(tmp_path), "split": str(split), "synthetic": 2}
         split.write_text(json.dumps({"subjects": {"training": ["sub-00", "sub-01"], "validation": ["sub-02"]}}))
         if recipe == "lesions_t2w":
             for path in list(bids_folder.rglob("*_FLAIR.nii.gz")):
@@ -296,6 +309,21 @@ def test_slices_with_lesion_and_their_neighbours_are_left_out():
     torch.testing.assert_close(dataset.slices[0].float(), image[..., 0], atol=1e-3, rtol=0)
     torch.testing.assert_close(dataset.slices[1].float(), image[..., 4], atol=1e-3, rtol=0)
     assert dataset[0]["image"].shape == (1, 8, 8)
+
+
+def test_a_scan_that_cannot_be_used_is_left_out(caplog):
+    """MONAI's Compose wraps the error of a transform."""
+
+    def load(case):
+        if case["name"] == "bad":
+            raise ScanError(case["name"], "no brain in it", "Check it")
+        return {"image": torch.full((1, 8, 8, 2), 0.5)}
+
+    dataset = SliceDataset([{"name": "good"}, {"name": "bad"}], Compose([load]))
+    assert len(dataset) == 2
+    assert "bad: no brain in it" in caplog.text
+    with pytest.raises(RuntimeError):
+        SliceDataset([{}], Compose([lambda case: case["image"]]))
 
 
 def test_every_so_many_slices_are_taken():
