@@ -18,6 +18,7 @@ from bundle.transforms.oct import (
 )
 from bundle.transforms.retina import fill_of, find_retina
 from tests.conftest import data_folder
+from tests.e2e_files import save_e2e
 from tests.oct_files import UM, bscan, save_fda, save_opt, save_picture, save_vol
 
 
@@ -70,6 +71,19 @@ def test_vol_files_keep_their_voxel_size(tmp_path):
     assert scan.shape == (1, 256, 496, 3)
     np.testing.assert_allclose(spacing_um(scan), (11.5, 3.87, 60), rtol=1e-4)
     assert find_retina(scan[0, ..., 1].numpy(), UM) is not None
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+def test_e2e_files_have_the_voxel_size_of_a_medium_eye(tmp_path, depth):
+    """eyepy alone says one pixel a pixel."""
+    pytest.importorskip("eyepy", reason="the extra `oct` is not installed")
+    bscans = np.stack([bscan(n, width=256)[0] for n in range(depth)])
+    scan = read_oct(save_e2e(tmp_path / "s.e2e", bscans / 255, (0.0115, 0.00387, 0.12)))
+    np.testing.assert_array_equal(scan[0].numpy(), bscans.transpose(2, 1, 0))
+    np.testing.assert_allclose(
+        spacing_um(scan)[: 2 if depth == 1 else 3], (11.5, 3.87, 120)[: 2 if depth == 1 else 3], rtol=1e-4
+    )
+    assert scan.meta["original_unit"] == "micron"
 
 
 @pytest.mark.parametrize("compressed", [True, False])

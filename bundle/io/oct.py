@@ -25,6 +25,7 @@ NIFTI = (".nii.gz", ".nii")
 DICOM_ENDINGS = (".dcm", ".dicom")
 #: Pixel along the B-scan, pixel into depth, and step between B-scans, µm, where a file says nothing: Spectralis.
 ASSUMED_UM = (11.5, 3.87, 120.0)
+DEGREE_MM = 0.2896  # of the retina, in an eye of medium length
 LEAST = 32  # pixels of a B-scan, either way
 MICROMETRES = "micron"  # the name of the unit in nibabel
 OPT_CLASS = "1.2.840.10008.5.1.4.1.1.77.1.5.4"  # Ophthalmic Tomography Image Storage
@@ -153,17 +154,33 @@ def _guarded(path: Path, reader: Callable[[Path], tuple]) -> tuple[np.ndarray, S
         raise ScanError(path, f"not readable as {path.suffix or 'DICOM'} ({reason})", "Export it again") from error
 
 
-def _from_heyex(path: Path) -> tuple[np.ndarray, Sequence[float] | None]:
-    """Heidelberg's .vol and .e2e, by eyepy; .e2e: its first volume."""
+def _from_vol(path: Path) -> tuple[np.ndarray, Sequence[float] | None]:
+    """Heidelberg's .vol, by eyepy."""
     import eyepy
 
-    read = eyepy.import_heyex_vol if path.suffix.lower() == ".vol" else eyepy.import_heyex_e2e
-    volume = read(path)
+    volume = eyepy.import_heyex_vol(path)
     size = None
     if volume.scale_unit == "mm":
         size = [1000 * float(s) for s in (volume.scale_x, volume.scale_y, volume.scale_z)]
         size = size if len(volume.data) > 1 and size[2] > 0 else size[:2]  # one B-scan has no step
     return np.asarray(volume.data, dtype=np.float32), size
+
+
+def _from_e2e(path: Path) -> tuple[np.ndarray, Sequence[float] | None]:
+    """Heidelberg's .e2e, by eyepy: its first volume. The file has angles; millimetres are those of a medium eye."""
+    import eyepy
+
+    volume = eyepy.import_heyex_e2e(path)
+    frames = volume.meta["bscan_meta"]
+    along = np.subtract(frames[0]["end_pos"], frames[0]["start_pos"])
+    across = np.subtract(frames[-1]["start_pos"], frames[0]["start_pos"])
+    size = [
+        1000 * DEGREE_MM * float(np.hypot(*along)) / volume.data.shape[2],
+        1000 * float(frames[0]["scale_y"]),
+        1000 * DEGREE_MM * float(np.hypot(*across)) / max(len(frames) - 1, 1),
+    ]
+    size = size if len(frames) > 1 and size[2] > 0 else size[:2]
+    return np.asarray(volume.data, dtype=np.float32), size if min(size) > 0 else None
 
 
 def _from_bioptigen(path: Path) -> tuple[np.ndarray, Sequence[float] | None]:
@@ -203,4 +220,4 @@ def _dicom_um(dataset, frames: int) -> list[float] | None:
 
 
 #: Endings of vendors' files → reader: path → B-scans (Z, Y, X), voxel size in µm or None.
-VENDORS = {".vol": _from_heyex, ".e2e": _from_heyex, ".fda": read_fda, ".oct": _from_bioptigen}
+VENDORS = {".vol": _from_vol, ".e2e": _from_e2e, ".fda": read_fda, ".oct": _from_bioptigen}
