@@ -288,3 +288,13 @@ def test_every_real_scan_shows_its_retina():
         item = pre(case)
         thickness = float(item["retina"].sum(2).mean()) * 6
         assert 150 < thickness < 650, case["name"]
+
+
+@pytest.mark.parametrize("seed", [0, 2, 7])
+def test_a_faint_inner_retina_keeps_its_border(seed):
+    """The outer bands are several times as bright: their edge was taken for the inner border."""
+    picture, base = bscan(seed)
+    inner = np.arange(picture.shape[0])[:, None] < base - 110 / UM[1]
+    faint = np.where(inner, 20 + 0.3 * (picture.astype(float) - 20), picture)
+    plain, found = (find_retina(one.T.astype(np.float32), UM) for one in (picture, faint))
+    assert np.mean(np.abs(found.ilm - plain.ilm) * UM[1] < 40) > 0.95

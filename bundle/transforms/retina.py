@@ -16,6 +16,7 @@ from scipy import ndimage
 __all__ = ["Retina", "fill_of", "find_retina"]
 
 THICKNESS_UM = (60.0, 1400.0)  # of any retina, ill ones included
+INNER_UM = 250.0  # above the epithelium: up to here it is retina, in most places
 STANDS_OUT = 1.2  # standard deviations of the B-scan's noise that the retina is brighter than the vitreous
 RIDGE = 1.0  # of the band's height above the vitreous, that the epithelium stands out from what lies deep
 CHOROID = 0.15  # of the same, that the choroid is brighter than the vitreous: upside down it is not
@@ -118,18 +119,25 @@ def _outer_band(light: np.ndarray, unit: tuple[float, float]) -> np.ndarray:
 
 
 def _inner_border(light: np.ndarray, valid: np.ndarray, rpe: np.ndarray, unit: tuple[float, float]) -> np.ndarray:
-    """How much a pixel looks like ILM: dark all the way above it, bright below it."""
+    """How much a pixel looks like ILM: dark all the way above it, bright below it.
+
+    Both in units of the inner retina: the epithelium is several times as bright, and where the inner retina is faint its
+    edge would win.
+    """
     smooth = ndimage.gaussian_filter(light, (24 / unit[0], 4 / unit[1]))
-    edge = ndimage.gaussian_filter1d(smooth, 9 / unit[1], axis=1, order=1)
-    edge = edge / (np.percentile(np.abs(edge), 99) + 1e-9)
     rows = np.arange(light.shape[1])
+    nearest, farthest = (rows < rpe[:, None] - um / unit[1] for um in THICKNESS_UM)
+    between = nearest & ~farthest & valid
+    inner = smooth[nearest & (rows > rpe[:, None] - INNER_UM / unit[1]) & valid]
+    tissue = float(np.median(inner)) if inner.size else float(np.percentile(smooth, 90))
+    edge = ndimage.gaussian_filter1d(smooth, 9 / unit[1], axis=1, order=1)
+    top = np.percentile(np.abs(edge[between]), 99) if between.any() else 1.0
     reach = ndimage.uniform_filter1d(smooth, max(3, round(90 / unit[1])), axis=1)
     lowest = np.minimum.accumulate(reach, axis=1)
     above = np.maximum.accumulate(ndimage.uniform_filter1d(smooth, max(3, round(30 / unit[1])), axis=1), axis=1)
     above = np.roll(above, round(30 / unit[1]), axis=1) - lowest
-    score = edge - 0.6 * above / (np.percentile(smooth, 99) + 1e-9)
-    between = (rows < rpe[:, None] - THICKNESS_UM[0] / unit[1]) & (rows > rpe[:, None] - THICKNESS_UM[1] / unit[1])
-    return np.where(between & valid, score, score.min() - 5)
+    score = np.minimum(edge / (top + 1e-9), 1) - np.minimum(above / (tissue + 1e-9), 1)
+    return np.where(between, score, score.min() - 5)
 
 
 def _best_path(score: np.ndarray, slope: int) -> np.ndarray:
