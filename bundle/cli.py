@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--set", action="append", default=[], metavar="ID=VALUE", help="a setting of the config; repeatable"
     )
-    run.add_argument("--suffix", default="FLAIR", help="contrast to take from a BIDS root (default FLAIR)")
+    run.add_argument("--suffix", help="contrast to take from a BIDS root (default: that of the config, FLAIR)")
     run.add_argument("--series", help="regular expression for DICOM series (default: that of the modality)")
     run.add_argument("--brain-masks", type=Path, help="folder of masks of your own, <name>_brain_mask.nii.gz")
     run.add_argument("--overwrite", action="store_true", help="do again what is done")
@@ -179,7 +179,7 @@ def _plan(options: argparse.Namespace, job) -> tuple[list, dict[str, str]]:
         from .cases import with_brain_masks
 
         cases = with_brain_masks(cases, options.brain_masks)
-    plan = plan_cases(cases, options.input, options.suffix, job.region, job.units)
+    plan = plan_cases(cases, options.input, job.settings["suffix"], job.region, job.units)
     if options.input.exists() and job.modality.series:
         try:
             from .io.dicom import find_series
@@ -198,7 +198,9 @@ def _job(options: argparse.Namespace):
     from . import default_config
     from .batch.job import Job
 
-    settings = {"suffix": options.suffix, **_settings(options.set)}
+    settings = _settings(options.set)
+    if options.suffix:
+        settings["suffix"] = options.suffix
     if options.threads:
         settings["threads"] = options.threads
     try:

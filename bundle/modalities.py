@@ -61,19 +61,25 @@ class Modality:
         return [Path(bundle_root()) / "configs" / name for name in names if name]
 
     @property
-    def methods(self) -> tuple[str, ...]:
-        """Those of `method_names` that ship with a calibration for this modality."""
+    def entries(self) -> tuple[str, ...]:
+        """Of the calibration file that its config names; none where it has no weights yet."""
         from monai.bundle import ConfigParser
 
         parser = ConfigParser()
         parser.read_config([str(path) for path in self.configs()])
         parser.update({"bundle_root": bundle_root()})
-        entries = json.loads(Path(parser.get_parsed_content("tables")).read_text())
+        tables = Path(parser.get_parsed_content("tables"))
+        return tuple(json.loads(tables.read_text())) if tables.exists() else ()
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Those of `method_names` that ship with a calibration for this modality."""
+        entries = self.entries
         return tuple(name for name in method_names() if name in entries)
 
     def calibrates(self, method: str) -> bool:
         """Whether a method ships with a calibration for this modality."""
-        return method in (DEFAULT, *self.methods)
+        return bool(self.entries) if method == DEFAULT else method in self.methods
 
     @property
     def split_path(self) -> Path:

@@ -17,6 +17,11 @@ def test_a_row_is_whole(modality):
     assert modality_of(modality.name) is modality
     assert all(path.is_file() for path in [modality.split_path, *modality.configs()])
     assert all(modality.configs(method)[-1].stem == method for method in modality.methods)
+    if not modality.calibrates("default"):
+        with pytest.raises(Exception, match="Failed to") as caught:
+            Job(modality.configs())
+        assert "Train first" in cause_of(caught.value).remedy
+        return
     job = Job(modality.configs(), calibration="none")
     assert job.modality is modality
     assert all(key in job.config.get() for key in modality.found_by)

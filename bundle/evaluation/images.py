@@ -4,7 +4,8 @@
   his images'. AUROC and average precision compare patients; intervals are 95 %, by drawing patients of each kind.
 - Thresholds come from normal patients who neither trained nor are tested; the rate that they reach is measured on the
   tested normal ones.
-- Voxels are compared on synthetic anomalies in the tested normal images, of a family that no training saw.
+- Voxels are compared on synthetic anomalies in the tested normal images, of a family that no training saw; and on what
+  rules draw into the tested ill ones (`bundle.evaluation.drawn`).
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from ..report.figures import save_images
 from ..scoring.calibration import Calibration
 from ..scoring.findings import case_score
 from ..transforms.anomalies import RandSyntheticAnomaly
+from .drawn import RULES, drawn_volume
 from .metrics import Pooled
 from .protocol import RATES
 from .scores import inverted
@@ -39,6 +41,7 @@ logger = logging.getLogger(__name__)
 
 #: Baseline that looks at the organ's outline alone.
 THICKNESS = "thickness of the retina, z-score"
+VALUES = {"elevation": 2.0, "fluid": 3.5}  # of the rules in the picture
 SMOOTHING = 8  # columns of the model's grid that a thickness is averaged over
 
 
@@ -89,8 +92,8 @@ def benchmark_images(
     region: str,
     scored_ml: float,
 ) -> dict[str, dict]:
-    """Run the protocol; write ``table.csv`` (every figure), ``table.md``, ``images.csv`` (a row an image), and
-    ``cases.png`` of the last method.
+    """Run the protocol; write ``table.csv`` (every figure), ``table.md``, ``images.csv`` (a row an image),
+    ``cases.png`` of the last method, and ``drawn.png``, what the rules have drawn.
 
     Args:
         cases: test cases with ``kind`` and ``subject``.
@@ -114,6 +117,7 @@ def benchmark_images(
         rows[name] = _against(scored, name)
         if name in methods:
             rows[name] |= _reached(scored, healthy, name)
+            rows[name] |= _drawn_auprc(scored, name)
             rows[name]["synthetic_auprc"] = _synthetic_auprc(scored, methods[name], network, device, region)
             rows[name]["seconds"] = float(np.mean([image["seconds"][name] for image in scored]))
         logger.info("%s: %s", name, {k: v for k, v in rows[name].items() if not isinstance(v, tuple)})
@@ -125,6 +129,7 @@ def benchmark_images(
     save_images(
         output_dir / "cases.png", [_shown(image, title, last, calibration) for title, image in _chosen(scored, last)]
     )
+    _save_drawn(output_dir / "drawn.png", scored)
     _write_tables(output_dir, rows, scored)
     return rows
 
@@ -148,9 +153,13 @@ def _scored(cases, methods, network, preprocessing, device, region, scored_ml=1.
             continue
         image = {"name": case["name"], "subject": case["subject"], "kind": case.get("kind", NORMAL), "item": item}
         image |= {"score": {}, "voxels": {}, "seconds": {}, "map": {}}
-        image["scan"] = preprocessing.transforms[0](dict(case))["image"][0].numpy()
+        read = preprocessing.transforms[0](dict(case))["image"]
+        image["scan"] = read[0].numpy()
         organ = inverted(item, item[region], preprocessing)
         inside = organ[0].numpy() > 0.5
+        if image["kind"] != NORMAL:
+            masks = drawn_volume(image["scan"], tuple(1000 * float(s) for s in read.pixdim[:2]))
+            image |= {"drawn": masks, "drawn_voxels": {rule: mask[inside] for rule, mask in masks.items()}}
         image["thickness"] = _profile(item[region][0].numpy())
         for name, method in methods.items():
             started = time.perf_counter()
@@ -220,6 +229,28 @@ def _synthetic_auprc(scored: Sequence[dict], method: Inferer, network, device, r
         scores.append(method(changed[None].to(device), network)[0].cpu().numpy()[inside])
         masks.append(mask.numpy()[inside] > 0.5)
     return Pooled.of(scores, masks).figures()["auprc"]
+
+
+def _drawn_auprc(scored: Sequence[dict], name: str) -> dict[str, float]:
+    """Pooled over the organ of ill images: what the rules of `bundle.evaluation.drawn` find against the rest."""
+    ill = [image for image in scored if "drawn" in image]
+    return {
+        f"{rule}_auprc": Pooled.of(
+            [image["voxels"][name] for image in ill], [image["drawn_voxels"][rule] for image in ill]
+        ).figures()["auprc"]
+        for rule in RULES
+    }
+
+
+def _save_drawn(path: Path, scored: Sequence[dict]) -> None:
+    """What the rules have drawn, in every ill image whose licence lets it be shown."""
+    shown = [image for image in scored if "drawn" in image and not DUKE.search(image["name"])]
+    rows = []
+    for image in shown:
+        z = int(sum(mask.sum((0, 1)) for mask in image["drawn"].values()).argmax())
+        marked = sum(VALUES[rule] * mask[..., z] for rule, mask in image["drawn"].items())
+        rows.append((image["name"], image["scan"][..., z], marked))
+    save_images(path, rows, label=", ".join(f"{value:g}: {rule}" for rule, value in VALUES.items()))
 
 
 def _chosen(scored: Sequence[dict], name: str) -> list[tuple[str, dict]]:

@@ -136,8 +136,13 @@ def _worst_healthy(case: CasePanel) -> int:
     return int(score.argmax())
 
 
-def save_images(path: str | Path, rows: Sequence[tuple[str, np.ndarray, np.ndarray]], aspect: float = 1.0) -> None:
-    """Save images and their maps, two pairs a row: title, image and calibrated map, each (X, Y)."""
+def save_images(
+    path: str | Path,
+    rows: Sequence[tuple[str, np.ndarray, np.ndarray]],
+    aspect: float = 1.0,
+    label: str = "−log10 healthy tail",
+) -> None:
+    """Save images and their maps, two pairs a row: title, image and map, each (X, Y); ``label``: of the scale."""
     figure, axes = grid((len(rows) + 1) // 2, 4, 2.6)
     for pair, (title, image, anomaly) in zip(axes.reshape(-1, 2), rows, strict=False):
         for axis in pair:
@@ -146,7 +151,7 @@ def save_images(path: str | Path, rows: Sequence[tuple[str, np.ndarray, np.ndarr
             )
         shown = pair[1].imshow(np.ma.masked_less(anomaly.T, 1.0), cmap="inferno", vmin=1, vmax=MAP_TOP, aspect=aspect)
         pair[0].set_title(title, fontsize=9, loc="left")
-    figure.colorbar(shown, ax=axes[:, 3], location="right", shrink=0.7, label="−log10 healthy tail", pad=0.01)
+    figure.colorbar(shown, ax=axes[:, 3], location="right", shrink=0.7, label=label, pad=0.01)
     _save(figure, path, dpi=90)
 
 

@@ -17,6 +17,7 @@ __all__ = ["Retina", "fill_of", "find_retina"]
 
 THICKNESS_UM = (60.0, 1400.0)  # of any retina, ill ones included
 INNER_UM = 250.0  # above the epithelium: up to here it is retina, in most places
+LIGHT_ABOVE = 0.8  # what light above the inner border costs, beside its edge
 STANDS_OUT = 1.2  # standard deviations of the B-scan's noise that the retina is brighter than the vitreous
 RIDGE = 1.0  # of the band's height above the vitreous, that the epithelium stands out from what lies deep
 CHOROID = 0.15  # of the same, that the choroid is brighter than the vitreous: upside down it is not
@@ -121,8 +122,8 @@ def _outer_band(light: np.ndarray, unit: tuple[float, float]) -> np.ndarray:
 def _inner_border(light: np.ndarray, valid: np.ndarray, rpe: np.ndarray, unit: tuple[float, float]) -> np.ndarray:
     """How much a pixel looks like ILM: dark all the way above it, bright below it.
 
-    Both in units of the inner retina: the epithelium is several times as bright, and where the inner retina is faint its
-    edge would win.
+    Both in units of the inner retina: the epithelium is several times as bright, and its edge would win where the inner
+    retina is faint.
     """
     smooth = ndimage.gaussian_filter(light, (24 / unit[0], 4 / unit[1]))
     rows = np.arange(light.shape[1])
@@ -136,7 +137,7 @@ def _inner_border(light: np.ndarray, valid: np.ndarray, rpe: np.ndarray, unit: t
     lowest = np.minimum.accumulate(reach, axis=1)
     above = np.maximum.accumulate(ndimage.uniform_filter1d(smooth, max(3, round(30 / unit[1])), axis=1), axis=1)
     above = np.roll(above, round(30 / unit[1]), axis=1) - lowest
-    score = np.minimum(edge / (top + 1e-9), 1) - np.minimum(above / (tissue + 1e-9), 1)
+    score = np.minimum(edge / (top + 1e-9), 1) - LIGHT_ABOVE * np.minimum(above / (tissue + 1e-9), 1)
     return np.where(between, score, score.min() - 5)
 
 
