@@ -94,6 +94,9 @@ FLAIR = Modality(
     split="lgg_flair.json",
     series="flair|dark.?fluid|tirm",  # what descriptions of FLAIR series hold, at most vendors
 )
+T1W = Modality(
+    name="t1w", config="t1w.json", layout="bids_lesion", split="lgg_flair.json", series="t1|mprage|bravo|tfl"
+)
 OCT = Modality(
     name="oct",
     config="oct.json",
@@ -111,7 +114,7 @@ OCT = Modality(
     },
     image_format={"modality": "OCT", "channel_def": {"0": "B-scan"}},
 )
-MODALITIES = {modality.name: modality for modality in (FLAIR, OCT)}
+MODALITIES = {modality.name: modality for modality in (FLAIR, T1W, OCT)}
 
 
 def method_names() -> tuple[str, ...]:

@@ -1,12 +1,14 @@
 """The table of modalities: every row is whole, and nothing but the table knows their names."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
 from bundle.batch.job import Job
+from bundle.cli import main
 from bundle.errors import FlipmapError, cause_of
 from bundle.modalities import FLAIR, MODALITIES, OCT, modality_of
 from tests.conftest import ROOT
@@ -28,7 +30,7 @@ def test_a_row_is_whole(modality):
 
 
 def test_an_unknown_name_is_refused_with_those_that_are_known():
-    with pytest.raises(FlipmapError, match="flair, oct"):
+    with pytest.raises(FlipmapError, match="flair, t1w, oct"):
         modality_of("ultrasound")
     with pytest.raises(FlipmapError, match=r"disyre.*structured_flips"):
         FLAIR.configs("guessing")
@@ -41,6 +43,17 @@ def test_what_ships_without_a_calibration_says_so():
     with pytest.raises(Exception, match="Failed to") as caught:
         Job(OCT.configs("intensity"))
     assert "no entry 'intensity'" in cause_of(caught.value).reason
+
+
+def test_a_contrast_without_weights_says_so(bids_folder, tmp_path, capsys):
+    for path in list(bids_folder.rglob("*_FLAIR.nii.gz")):
+        shutil.copy(path, path.with_name(path.name.replace("FLAIR", "T1w")))
+    config = str(ROOT / "configs" / "t1w.json")
+    assert main(["run", str(bids_folder), str(tmp_path / "out"), "--config", config, "-q"]) == 2
+    said = capsys.readouterr().err
+    assert "t1w" in said
+    assert "Train first" in said
+    assert not (tmp_path / "out").exists()
 
 
 def test_no_string_test_of_a_modality():
