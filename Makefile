@@ -2,6 +2,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+# Processes that share the tests: each computes on one thread.
+TEST_JOBS ?= 2
+PYTEST = python -m pytest -n $(TEST_JOBS) --dist worksteal
 
 .PHONY: demo test test-wheel test-numpy1 acceptance acceptance-label lint bench clean
 
@@ -15,12 +18,12 @@ demo: $(VENV)/installed
 	@echo "picture: demo/sample.png"
 
 test: $(VENV)/installed lint
-	$(BIN)/python -m pytest tests
+	OMP_NUM_THREADS=1 $(BIN)/$(PYTEST) tests
 
 # MONAI Label still lives on NumPy 1.26: the same suite there, trainings and rates apart, and without the extras, of which
 # `hospital` brings a JPEG-LS decoder that wants NumPy 2; so the bare install is tested too.
 test-numpy1: $(VENV)-numpy1/installed
-	$(VENV)-numpy1/bin/python -m pytest tests --ignore tests/test_training.py --ignore tests/test_calibrations.py
+	OMP_NUM_THREADS=1 $(VENV)-numpy1/bin/$(PYTEST) tests --ignore tests/test_training.py --ignore tests/test_calibrations.py
 
 # Minutes, with real scans: a night's batch, killed and started again; its figures stand in docs/batches.md.
 acceptance: $(VENV)/installed
@@ -56,7 +59,7 @@ $(VENV)-numpy1/installed: requirements.txt setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)-numpy1
 	sed -E 's/^numpy==.*/numpy==1.26.4/' requirements.txt > $(VENV)-numpy1/constraints.txt
 	$(VENV)-numpy1/bin/python -m pip install --quiet --disable-pip-version-check -c $(VENV)-numpy1/constraints.txt \
-	    --editable . pytest pynrrd
+	    --editable . pytest pytest-xdist pynrrd
 	touch $@
 
 clean:

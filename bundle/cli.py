@@ -101,6 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     calibrate.add_argument(
         "--only", nargs="*", default=(), help="methods, default for the default (default: all that have a calibration)"
     )
+    calibrate.add_argument("--cropped", nargs="*", default=(), help="folders of more normal B-scans, size unknown")
     calibrate.add_argument("--split", type=Path, help="split file; by default that of the modality")
     calibrate.add_argument(
         "--percentile", type=float, default=0.8, help="of the bootstrap over patients (%(default)g; 0: none)"
@@ -116,7 +117,8 @@ def _calibrate(options: argparse.Namespace) -> int:
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     percentile, settings = options.percentile or None, _settings(options.set)
-    calibrate(options.dataset_dir, options.modality, options.only, options.split, percentile, **settings)
+    how = {"only": options.only, "split": options.split, "percentile": percentile, "cropped_dirs": options.cropped}
+    calibrate(options.dataset_dir, options.modality, **how, **settings)
     return EXIT_CODES["all good"]
 
 

@@ -97,6 +97,8 @@ LAYOUTS = {
     "oct": normal_oct_cases,
     "oct_all": oct_cases,
 }
+#: Pixel along a B-scan and into depth, µm, where the size was lost: B-scans of OCT2017 are stretched by 1 to 3 across.
+CROPPED_UM = (5.75, 3.87)
 #: Those whose finders take the suffix of a contrast.
 BIDS_LAYOUTS = ("bids_lesion", "bids")
 
@@ -154,16 +156,15 @@ def label_map_cases(root: str | Path, held_back: int = 2) -> list[dict]:
     return cases[: len(cases) - held_back]
 
 
-def cropped_cases(roots: Sequence[str | Path], voxel_um: Sequence[float], part: str) -> list[dict]:
+def cropped_cases(roots: Sequence[str | Path], part: str) -> list[dict]:
     """B-scans of normal retinas whose size was lost, all below ``roots``, with the size that is taken for theirs.
 
     Args:
         roots: folders of B-scans, all normal; none gives an empty list.
-        voxel_um: pixel size along the B-scan and into depth.
         part: ``training``, ``validation`` or ``test``, dealt by a hash of their names as in `training_cases`.
     """
     cases = [case for root in roots for case in find_oct(root) if _dealt(case["subject"]) == part]
-    return [{**case, "voxel_um": list(voxel_um)} for case in cases]
+    return [{**case, "voxel_um": list(CROPPED_UM)} for case in cases]
 
 
 def _dealt(subject: str) -> str:

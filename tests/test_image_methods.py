@@ -8,6 +8,7 @@ from monai.networks.schedulers import DDIMScheduler
 from torch import nn
 
 from bundle.errors import WeightsError
+from bundle.methods.denoising import Denoising, RandCoarseNoised
 from bundle.methods.disyre import Disyre
 from bundle.methods.fused import Fused, part_entry
 from bundle.methods.intensity import Intensity
@@ -61,6 +62,25 @@ def test_disyre_by_hand(slices):
     # Steps 100 → 50 → 0: half of the way to x/2, then all of the way to 3/4 of that.
     stepwise = Disyre(severities=(50, 100), stepwise=True).restore_stepwise(slices, Darkens())
     torch.testing.assert_close(stepwise, slices * 0.75 * 0.75)
+
+
+def test_the_denoising_autoencoder_by_hand(slices):
+    torch.testing.assert_close(Denoising().score(slices, torch.arange(3), Darkens()), slices / 200)
+
+
+def test_coarse_noise_is_coarse_and_stays_in_the_head():
+    image = torch.full((1, 128, 128), 0.5)
+    image[:, :20] = 0
+    noisy = RandCoarseNoised("image", std=0.2)
+    twins = torch.stack([noisy.set_random_state(n)({"image": image})["anomalous"] - image for n in range(40)])
+    assert not twins[:, :, :20].any()
+    inside = twins[:, :, 20:]
+    assert inside.std() == pytest.approx(0.2 * 2 / 3, rel=0.15), "linear between the places of the coarse grid"
+    neighbours = (inside[..., 1:] * inside[..., :-1]).mean() / (inside**2).mean()
+    assert neighbours > 0.95, "eight pixels a place"
+    out = noisy({"image": image, "donor": image})
+    assert set(out) == {"image", "anomalous", "severity"}
+    assert torch.equal(RandCoarseNoised("image", std=0)({"image": image})["anomalous"], image), "no noise, no change"
 
 
 @pytest.mark.parametrize("severities", [(), (0,), (50, 101)])

@@ -7,7 +7,7 @@ from monai.data import MetaTensor
 
 from bundle.methods.synthetic_lesions import SIGNS, SyntheticLesions
 from bundle.networks.lesion_unet import BRIGHTER, DARKER, LesionUNet
-from bundle.training.inferers import LesionLoss
+from bundle.training.inferers import LesionLoss, SliceScore
 from bundle.training.mixed import MixedSlices
 from bundle.training.slices import SliceDataset
 from bundle.transforms.augment import RandMarginsd
@@ -181,3 +181,14 @@ def test_the_unet_does_not_see_the_skull():
     with torch.no_grad():
         torch.testing.assert_close(unet(image, brain), unet(stripped, brain))
         assert unet(image, brain).shape == (1, 2, 32, 32)
+
+
+def test_validation_counts_the_organ_alone():
+    """Outside of its mask the UNet was never told anything."""
+    slices = torch.rand(2, 2, 32, 32)
+    slices[:, 1] = 0
+    slices[:, 1, 8:20, 8:20] = 1
+    network = LesionUNet(filters=(8, 8, 16))
+    scores = SliceScore(SyntheticLesions(precision="float32"), masked=True)(slices, network)
+    assert not scores[:, 0][slices[:, 1] == 0].any()
+    assert (scores[:, 0][slices[:, 1] > 0] > 0).all()

@@ -17,7 +17,7 @@ from monai.inferers import Inferer
 
 from .. import bundle_root
 from ..arguments import check_settings
-from ..datasets import training_cases
+from ..datasets import cropped_cases, training_cases
 from ..errors import FlipmapError
 from ..methods.base import SliceMethod
 from ..methods.fused import Fused, part_entry
@@ -33,6 +33,7 @@ __all__ = ["PERCENTILE", "SEEN", "calibrate"]
 logger = logging.getLogger(__name__)
 
 PERCENTILE = 0.8  # of the bootstrap over patients
+PARTS = ("training", "validation")  # of a split, that calibrate
 SEEN = "_seen"  # ends the entry of a part on the patients that trained its network
 
 
@@ -54,6 +55,7 @@ def calibrate(
     only: Sequence[str] = (),
     split: str | Path | None = None,
     percentile: float | None = PERCENTILE,
+    cropped_dirs: Sequence[str | Path] = (),
     **settings,
 ) -> None:
     """Make calibrations on healthy slices, and write them into the calibration file of the config.
@@ -68,6 +70,9 @@ def calibrate(
         only: methods, `DEFAULT` for the default; by default all that have a calibration.
         split: split file; by default that of the modality.
         percentile: see `Calibration.fit`.
+        cropped_dirs: folders of further normal B-scans (`bundle.datasets.cropped_cases`), each counted as a patient.
+            They bring the parts of the fusion to one scale; for the rates of its map they do not count, since nobody
+            runs scans of which the size was lost.
         settings: ids of the configs to set, ``weights`` and ``tables`` for instance.
 
     Raises:
@@ -84,7 +89,10 @@ def calibrate(
         parser.update({"bundle_root": bundle_root(), "precision": "float32", **settings})
         if (threads := parser.get_parsed_content("threads")) is not None:
             limit_threads(threads)
-        ours = _Calibration(parser, known, dataset_dir, split or known.split_path, percentile)
+        split_path = split or known.split_path
+        cases = {part: training_cases(dataset_dir, part, known.layout, split_path) for part in PARTS}
+        further = {part: cropped_cases(cropped_dirs, part) for part in PARTS}
+        ours = _Calibration(parser, known, cases, further, percentile)
         if "methods" in parser["inferer"]:
             ours.fusion()
         else:
@@ -98,19 +106,22 @@ class _Calibration:
         self,
         parser: ConfigParser,
         modality: Modality,
-        dataset_dir: str | Path,
-        split: str | Path,
+        cases: Mapping[str, Sequence[dict]],
+        further: Mapping[str, Sequence[dict]],
         percentile: float | None,
     ) -> None:
         self.parser, self.modality, self.percentile = parser, modality, percentile
-        self.cases = lambda part: training_cases(dataset_dir, part, modality.layout, split)
+        self.cases, self.further = cases, further
         self.network, self.preprocessing, self.device = (
             parser.get_parsed_content(key) for key in ("network", "preprocessing", "device")
         )
 
-    def healthy(self, part: str, methods: Mapping[str, Inferer]) -> dict[str, Healthy]:
-        """What each method gives in the healthy voxels of the patients of a part of the split."""
-        cases, asked = self.cases(part), (self.network, self.preprocessing, self.device)
+    def healthy(self, part: str, methods: Mapping[str, Inferer], all_of_it: bool = False) -> dict[str, Healthy]:
+        """What each method gives in the healthy voxels of the patients of a part of the split; with the further ones
+        if ``all_of_it``.
+        """
+        cases = [*self.cases[part], *(self.further[part] if all_of_it else ())]
+        asked = (self.network, self.preprocessing, self.device)
         if not self.modality.axial:
             region = self.parser["region"]
             return {name: Healthy(healthy_images(cases, method, *asked, region)) for name, method in methods.items()}
@@ -142,7 +153,7 @@ class _Calibration:
     def fusion(self) -> None:
         """The parts, then the whole."""
         parts, seen = {name: _Remembering(part) for name, part in self._parts()}, {}
-        others, trained = (self.healthy(part, parts) for part in ("validation", "training"))
+        others, trained = (self.healthy(part, parts, all_of_it=True) for part in ("validation", "training"))
         for name, part in parts.items():
             if not part.method.remembers_training:
                 self.write(part_entry(name), part.method, trained[name] + others[name], by_depth=True)

@@ -23,7 +23,7 @@ from monai.utils import convert_to_dst_type
 from sklearn.metrics import average_precision_score, roc_auc_score
 from tqdm import tqdm
 
-from ..datasets import training_cases
+from ..datasets import cropped_cases, training_cases
 from ..errors import ScanError, cause_of
 from ..oct_cases import DUKE, NORMAL
 from ..report.figures import save_images
@@ -61,9 +61,18 @@ def healthy_images(
 
 
 def benchmark_image_rows(
-    rows: Mapping[str, Mapping], dataset_dir: str | Path, output_dir: str | Path, split: str | Path | None, **settings
+    rows: Mapping[str, Mapping],
+    dataset_dir: str | Path,
+    output_dir: str | Path,
+    split: str | Path | None,
+    cropped_dirs: Sequence[str | Path] = (),
+    **settings,
 ) -> dict[str, dict]:
-    """The protocol over the rows of a config, see `bundle.evaluation.rows.load_rows`; the last row is pictured."""
+    """The protocol over the rows of a config, see `bundle.evaluation.rows.load_rows`; the last row is pictured.
+
+    ``cropped_dirs`` are folders of further normal B-scans (`bundle.datasets.cropped_cases`), on which false alarms are
+    counted, too.
+    """
     from .rows import load_rows
 
     jobs = load_rows(rows, "oct", **settings)
@@ -78,6 +87,7 @@ def benchmark_image_rows(
         output_dir,
         first.region,
         first.config.get_parsed_content("scored_ml"),
+        cropped_cases(cropped_dirs, "test"),
     )
 
 
@@ -91,6 +101,7 @@ def benchmark_images(
     output_dir: str | Path,
     region: str,
     scored_ml: float,
+    cropped: Sequence[dict] = (),
 ) -> dict[str, dict]:
     """Run the protocol; write ``table.csv`` (every figure), ``table.md``, ``images.csv`` (a row an image),
     ``cases.png`` of the last method, and ``drawn.png``, what the rules have drawn.
@@ -103,12 +114,13 @@ def benchmark_images(
         output_dir: folder of the tables.
         region: key of the organ's mask.
         scored_ml: see `bundle.scoring.findings.case_score`.
+        cropped: further normal images, whose size was lost, on which false alarms are counted.
 
     Returns:
         row name → figures.
     """
-    healthy = _scored(healthy_cases, methods, network, preprocessing, device, region, scored_ml)
-    scored = _scored(cases, methods, network, preprocessing, device, region, scored_ml)
+    parts = (network, preprocessing, device, region, scored_ml)
+    healthy, scored, others = (_scored(some, methods, *parts) for some in (healthy_cases, cases, cropped))
     profiles = np.concatenate([image["thickness"] for image in healthy])
     for image in scored:
         image["score"][THICKNESS] = thickness_score(image["thickness"], profiles.mean(), profiles.std())
@@ -116,7 +128,9 @@ def benchmark_images(
     for name in (THICKNESS, *methods):
         rows[name] = _against(scored, name)
         if name in methods:
-            rows[name] |= _reached(scored, healthy, name)
+            rows[name] |= _reached([image for image in scored if image["kind"] == NORMAL], healthy, name)
+            if others:
+                rows[name] |= {f"{key}_cropped": rate for key, rate in _reached(others, healthy, name).items()}
             rows[name] |= _drawn_auprc(scored, name)
             rows[name]["synthetic_auprc"] = _synthetic_auprc(scored, methods[name], network, device, region)
             rows[name]["seconds"] = float(np.mean([image["seconds"][name] for image in scored]))
@@ -209,10 +223,9 @@ def _compared(function: Callable, normal: np.ndarray, ill: np.ndarray) -> float:
     return float(function([0] * len(normal) + [1] * len(ill), [*normal, *ill]))
 
 
-def _reached(scored: Sequence[dict], healthy: Sequence[dict], name: str) -> dict[str, float]:
+def _reached(normal: Sequence[dict], healthy: Sequence[dict], name: str) -> dict[str, float]:
     """False-positive rates that thresholds of other normal images reach in the tested normal ones."""
-    known = np.concatenate([image["voxels"][name] for image in healthy])
-    tested = np.concatenate([image["voxels"][name] for image in scored if image["kind"] == NORMAL])
+    known, tested = (np.concatenate([image["voxels"][name] for image in images]) for images in (healthy, normal))
     return {f"reached_rate_{rate:g}": float((tested >= np.quantile(known, 1 - rate)).mean()) for rate in RATES}
 
 

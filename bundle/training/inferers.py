@@ -224,15 +224,20 @@ class LesionLoss(nn.Module):
 
 
 class SliceScore(Inferer):
-    """Lets a method of `bundle.methods` score a batch of slices (N, C, H, W); air scores 0."""
+    """Lets a method of `bundle.methods` score a batch of slices (N, C, H, W); air scores 0.
 
-    def __init__(self, method: SliceMethod) -> None:
-        self.method = method
+    Args:
+        method: to ask.
+        masked: the last channel is the mask of the organ (`prepare_with_region`), outside of which the score is 0.
+    """
+
+    def __init__(self, method: SliceMethod, masked: bool = False) -> None:
+        self.method, self.masked = method, masked
 
     def __call__(self, inputs: torch.Tensor, network: AnomalyNetwork, *args, **kwargs) -> torch.Tensor:
         with autocast(inputs.device, self.method.precision):
             scores = self.method.score(inputs, torch.arange(len(inputs)), network).float()
-        return scores * (inputs.amax(1, keepdim=True) > 0)
+        return scores * ((inputs[:, -1:] if self.masked else inputs.amax(1, keepdim=True)) > 0)
 
 
 def prepare_lesions(batch: dict, device: torch.device, non_blocking: bool = False, region: str = "brain", **_) -> tuple:
