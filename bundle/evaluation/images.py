@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -31,6 +30,7 @@ from ..scoring.calibration import Calibration
 from ..scoring.findings import case_score
 from ..transforms.anomalies import RandSyntheticAnomaly
 from .drawn import RULES, drawn_volume
+from .image_tables import write_images, write_tables
 from .metrics import Pooled
 from .protocol import RATES
 from .scores import inverted
@@ -137,14 +137,14 @@ def benchmark_images(
         logger.info("%s: %s", name, {k: v for k, v in rows[name].items() if not isinstance(v, tuple)})
     output_dir = Path(output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
-    _write_images(output_dir / "images.csv", scored)
+    write_images(output_dir / "images.csv", scored)
     last = next(reversed(methods))
     calibration = Calibration.fit([image["voxels"][last] for image in healthy])
     save_images(
         output_dir / "cases.png", [_shown(image, title, last, calibration) for title, image in _chosen(scored, last)]
     )
     _save_drawn(output_dir / "drawn.png", scored)
-    _write_tables(output_dir, rows, scored)
+    write_tables(output_dir, rows, _patients(scored, next(iter(rows))))
     return rows
 
 
@@ -286,42 +286,3 @@ def _shown(image: dict, title: str, name: str, calibration: Calibration) -> tupl
     maps = calibration(image["map"][name])
     z = int(maps.reshape(-1, maps.shape[-1]).max(0).argmax())
     return f"{title}: {image['name']}", image["scan"][..., z], maps[..., z]
-
-
-def _write_images(path: Path, scored: Sequence[dict]) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["name", "subject", "kind", *scored[0]["score"]])
-        for image in scored:
-            values = [f"{value:.4g}" for value in image["score"].values()]
-            writer.writerow([image["name"], image["subject"], image["kind"], *values])
-
-
-def _write_tables(folder: Path, rows: Mapping[str, Mapping], scored: Sequence[dict]) -> None:
-    keys = list(dict.fromkeys(key for row in rows.values() for key in row))
-    with (folder / "table.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["method", *keys])
-        for name, row in rows.items():
-            cells = (row.get(key, "") for key in keys)
-            writer.writerow([name, *("–".join(f"{c:.4g}" for c in v) if isinstance(v, tuple) else v for v in cells)])
-    groups = _patients(scored, next(iter(rows)))
-    shown = [key for key in keys if not key.endswith("_interval")]
-    lines = [
-        ", ".join(f"{len(v)} patients {kind}" for kind, v in groups.items()) + ". Intervals: 95 %, patient bootstrap.",
-        "",
-        "| method | " + " | ".join(key.replace("_", " ") for key in shown) + " |",
-        "|---" * (len(shown) + 1) + "|",
-    ]
-    for name, row in rows.items():
-        lines.append(f"| {name} | " + " | ".join(_cell(row, key) for key in shown) + " |")
-    (folder / "table.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def _cell(row: Mapping, key: str) -> str:
-    if key not in row:
-        return ""
-    if f"{key}_interval" in row:
-        low, high = row[f"{key}_interval"]
-        return f"{row[key]:.3f} ({low:.3f}–{high:.3f})"
-    return f"{row[key]:.2%}" if key.startswith("reached") else f"{row[key]:.3f}"

@@ -53,7 +53,7 @@ def save_enface(path: str | Path, scan: MetaTensor, anomaly: np.ndarray, region:
     views = enface_views(scan[0].numpy(), anomaly, region, 1000 * size[1] if known else 1.0)
     figure = _drawn(views, (size[2] / size[0]) if known else "auto", "µm" if known else "voxels")
     with whole_file(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=80)
+        figure.savefig(temporary, format="png", dpi=80, bbox_inches="tight")
 
 
 def _drawn(views: Mapping[str, np.ndarray], aspect: float | str, unit: str):
