@@ -65,7 +65,7 @@ def test_the_same_release_is_the_same_file(tmp_path):
 
 
 def test_what_cannot_be_exported_is_said(tmp_path, capsys):
-    with pytest.raises(FlipmapError, match="flair, oct"):
+    with pytest.raises(FlipmapError, match="flair, t1w, oct"):
         export("ultrasound", "default", tmp_path / "x.zip")
     with pytest.raises(FlipmapError, match=r"no method of that name.*structured_flips"):
         export("flair", "guessing", tmp_path / "x.zip")
