@@ -5,7 +5,7 @@ far maps in bfloat16 (and on a GPU, where there is one) are from those in float3
     python scripts/benchmark.py --load docs/evaluation/load.csv
     python scripts/benchmark.py --methods docs/evaluation/cost.csv
 
-The second form runs the main job on three scans, alone and beside processes that keep the cores busy, as it computes
+The second form runs the main job on twelve scans, alone and beside processes that keep the cores busy, as it computes
 and as version 0.8.0 computed (every operation on all cores), the two by turns. The third runs it with every method of
 configs/methods, and counts what each asks of its networks.
 
@@ -94,7 +94,7 @@ def main_job(threads: int, method: str | None = None) -> tuple[float, float]:
 
 
 def under_load(path: Path, threads: int) -> None:
-    """Seconds of the main job on three scans, alone and beside busy processes, now and as it was."""
+    """Seconds of the main job on twelve scans, alone and beside busy processes, now and as it was."""
     with tempfile.TemporaryDirectory() as folder:
         for number in range(SCANS):
             scan, _, affine = synthetic_head((256, 256, SLICES), seed=number)

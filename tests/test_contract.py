@@ -171,6 +171,7 @@ def test_versions_agree():
     assert bundle.__version__ == METADATA["version"]
     assert METADATA["version"] in METADATA["changelog"]
     assert f"## {METADATA['version']}" in (ROOT / "CHANGELOG.md").read_text()
+    assert f"version: {METADATA['version']}\n" in (ROOT / "CITATION.cff").read_text()
     pins = dict(line.split("==") for line in (ROOT / "requirements.txt").read_text().split() if "==" in line)
     assert pins["torch"] == METADATA["pytorch_version"]
     assert pins["monai"] == METADATA["monai_version"]

@@ -52,4 +52,4 @@ def _cell(row: Mapping, key: str) -> str:
     if f"{key}_interval" in row:
         low, high = row[f"{key}_interval"]
         return f"{row[key]:.3f} ({low:.3f}–{high:.3f})"
-    return f"{row[key]:.2%}" if key.startswith("reached") else f"{row[key]:.3f}"
+    return f"{row[key]:.2%}" if "_rate_" in key else f"{row[key]:.3f}"

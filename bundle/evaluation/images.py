@@ -88,6 +88,7 @@ def benchmark_image_rows(
         first.region,
         first.config.get_parsed_content("scored_ml"),
         cropped_cases(cropped_dirs, "test"),
+        {name: job.calibrated for name, job in jobs.items() if not job.uncalibrated},
     )
 
 
@@ -102,6 +103,7 @@ def benchmark_images(
     region: str,
     scored_ml: float,
     cropped: Sequence[dict] = (),
+    shipped: Mapping[str, Callable] | None = None,
 ) -> dict[str, dict]:
     """Run the protocol; write ``table.csv`` (every figure), ``table.md``, ``images.csv`` (a row an image),
     ``cases.png`` of the last method, and ``drawn.png``, what the rules have drawn.
@@ -115,6 +117,7 @@ def benchmark_images(
         region: key of the organ's mask.
         scored_ml: see `bundle.scoring.findings.case_score`.
         cropped: further normal images, whose size was lost, on which false alarms are counted.
+        shipped: name → raw scores → values of the shipped calibration, where a method has one.
 
     Returns:
         row name → figures.
@@ -128,9 +131,11 @@ def benchmark_images(
     for name in (THICKNESS, *methods):
         rows[name] = _against(scored, name)
         if name in methods:
-            rows[name] |= _reached([image for image in scored if image["kind"] == NORMAL], healthy, name)
-            if others:
-                rows[name] |= {f"{key}_cropped": rate for key, rate in _reached(others, healthy, name).items()}
+            normal = [image for image in scored if image["kind"] == NORMAL]
+            rows[name] |= _reached(normal, healthy, name)
+            for group, images in {"": normal, "_cropped": others}.items():
+                if images and name in (shipped or {}):
+                    rows[name] |= {f"{key}{group}": rate for key, rate in _kept(images, name, shipped[name]).items()}
             rows[name] |= _drawn_auprc(scored, name)
             rows[name]["synthetic_auprc"] = _synthetic_auprc(scored, methods[name], network, device, region)
             rows[name]["seconds"] = float(np.mean([image["seconds"][name] for image in scored]))
@@ -242,6 +247,12 @@ def _synthetic_auprc(scored: Sequence[dict], method: Inferer, network, device, r
         scores.append(method(changed[None].to(device), network)[0].cpu().numpy()[inside])
         masks.append(mask.numpy()[inside] > 0.5)
     return Pooled.of(scores, masks).figures()["auprc"]
+
+
+def _kept(normal: Sequence[dict], name: str, calibrated: Callable) -> dict[str, float]:
+    """False-positive rates of the values that promise `RATES`, by the shipped calibration."""
+    values = calibrated(np.concatenate([image["voxels"][name] for image in normal]))
+    return {f"shipped_rate_{rate:g}": float((values >= -np.log10(rate)).mean()) for rate in RATES}
 
 
 def _drawn_auprc(scored: Sequence[dict], name: str) -> dict[str, float]:
