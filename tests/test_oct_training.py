@@ -77,12 +77,19 @@ def test_the_protocol_by_image(eyes, network, tmp_path):
     cases, normal = oct_cases(eyes), normal_oct_cases(eyes)
     assert len(cases) == 7
     device = torch.device("cpu")
-    rows = benchmark_images(cases, normal, methods, network, pipeline(), device, tmp_path, "retina", 2e-6)
+    parts, shipped = (network, pipeline(), device, tmp_path, "retina", 2e-6), {"intensity": lambda scores: 4 * scores}
+    rows = benchmark_images(cases, normal, methods, *parts, cropped=normal[:1], shipped=shipped)
     assert rows["intensity"]["auroc_cnv"] == 1.0, "a bright block against none"
     assert rows["intensity"]["ap_all"] == 1.0
     low, high = rows["intensity"]["auroc_cnv_interval"]
     assert 0 <= low <= 1.0 == high
     assert rows["intensity"]["reached_rate_0.01"] == pytest.approx(0.01, abs=0.004), "on the same normal images"
+    at_2, at_3 = (rows["intensity"][f"shipped_rate_{rate}"] for rate in ("0.01", "0.001"))
+    assert 0 < at_3 < at_2 < 1, "intensities of 0.5 and 0.75 by that calibration"
+    assert 0 < rows["intensity"]["shipped_rate_0.01_cropped"] < 1
+    assert "shipped_rate_0.01" not in rows["residual"], "which has none"
+    assert rows["intensity"]["elevation_auprc"] >= 0
+    assert (tmp_path / "drawn.png").stat().st_size > 2000
     assert 0 < rows["residual"]["synthetic_auprc"] < 1
     assert set(rows) == {THICKNESS, *methods}
     with (tmp_path / "images.csv").open() as file:
