@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from monai.data import MetaTensor
 
 from ..errors import FlipmapError, ScanError
 from ..io.dicom import DicomSeries
@@ -33,6 +34,7 @@ __all__ = ["TABLE", "TIMEOUT", "run_batch", "run_case"]
 logger = logging.getLogger(__name__)
 
 TABLE = "batch.csv"
+SHOWN = "shown"  # key of the scan as it was read, for its pictures
 TIMEOUT = 900.0  # seconds a scan may take: a hundred times what one takes on two cores
 
 
@@ -141,12 +143,15 @@ def _too_long(case: PlannedCase, error: Exception, timeout: float | None) -> Exc
 
 
 def _prepare(job: Job, case: PlannedCase) -> dict:
-    """The item on the model's grid."""
+    """The item on the model's grid, and the scan as it is, for the pictures: a file is read once."""
     try:
         _ = case.input_hashes  # of what is read now, before the map is made
     except OSError as error:
         raise ScanError(case.where, f"cannot be read ({error.strerror})", "Allow reading it") from error
-    return job.prepare(case.case)
+    scan = job.read(case.case)
+    meta = {key: value for key, value in scan.meta.items() if key != "affine"}
+    shown = MetaTensor(scan.as_tensor().clone(), affine=scan.affine.clone(), meta=meta)
+    return {**job.prepare({**case.case, "image": scan}), SHOWN: shown}
 
 
 def _complete(job: Job, case: PlannedCase, item: dict, output: Path, clock: Clock) -> Record:
@@ -180,7 +185,7 @@ def _write_output(one: _Output, job: Job, case: PlannedCase, item: dict) -> None
         return
     if one.kind == "png":
         found = item["findings"]["findings"]
-        save_case_picture(one.path, job.read(case.case), item["pred"], item["mask"], found, job.modality.axial)
+        save_case_picture(one.path, item[SHOWN], item["pred"], item["mask"], found, job.modality.axial)
         return
     meta, values = item["image"].meta, np.asarray(item[one.key].cpu())[0]
     if values.shape != tuple(meta["spatial_shape"]):
@@ -195,7 +200,7 @@ def _write_enface(job: Job, case: PlannedCase, item: dict, output: Path) -> None
     if job.modality.axial or anomaly.shape[2] < 2:
         path.unlink(missing_ok=True)  # of another scan of that name
         return
-    save_enface(path, job.read(case.case), anomaly, np.asarray(item[job.region].cpu())[0])
+    save_enface(path, item[SHOWN], anomaly, np.asarray(item[job.region].cpu())[0])
 
 
 def _write_dicom(job: Job, case: PlannedCase, item: dict, output: Path) -> None:

@@ -19,7 +19,7 @@ from scipy import ndimage
 from ..errors import ScanError
 from ..networks.weights import load_weights
 from ..precision import autocast
-from .head import head_mask, largest_piece
+from .head import box_of, head_mask, largest_piece
 from .stripped import is_stripped
 
 __all__ = ["GRID_SPACING", "BrainMaskd", "brain_network", "normalise"]
@@ -111,7 +111,7 @@ class BrainMaskd(MapTransform):
         """The head in a volume (X, Y, Z), and what the network takes for brain in it; bool, same shape."""
         head, brain = head_mask(volume, spacing), np.zeros(volume.shape, bool)
         if head.any():
-            box = ndimage.find_objects(head.astype(np.uint8))[0]
+            box = box_of(head)
             brain[box] = self._segment(volume[box], spacing)
         return head, brain
 

@@ -11,6 +11,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from scipy import ndimage
 
+from .head import box_of
 from .resample import resampled
 
 __all__ = ["DEPTH", "BrainDepthd", "brain_depth", "depth_in_slices"]
@@ -27,7 +28,8 @@ def depth_in_slices(brain: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
         spacing: in plane, mm.
     """
     depths = np.zeros(brain.shape)
-    for box in ndimage.find_objects(brain.astype(np.uint8)):
+    if brain.any():
+        box = box_of(brain)
         # A frame of nothing around it: a brain that the field of view cuts off ends there.
         framed = np.pad(brain[box], ((1, 1), (1, 1), (0, 0)))
         inside = [ndimage.distance_transform_edt(framed[..., z], sampling=spacing) for z in range(framed.shape[-1])]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy import ndimage
 
-__all__ = ["free_slices", "head_mask", "inner_head", "largest_piece", "reference_intensity"]
+__all__ = ["box_around", "box_of", "free_slices", "head_mask", "inner_head", "largest_piece", "reference_intensity"]
 
 AIR_FRACTION = 0.08  # of the 99th percentile: MRI's air noise lies below, skin and cerebrospinal fluid above
+REACH = 4.0  # sigmas: SciPy cuts a Gaussian off there
 INSIDE_MM = 15.0  # deeper than scalp and skull: mostly brain, whether the skull is there or not
 
 
@@ -21,13 +24,46 @@ def head_mask(volume: np.ndarray, spacing: tuple[float, float, float]) -> np.nda
     Returns:
         bool array (X, Y, Z); empty when nothing stands out from the air.
     """
-    smooth = ndimage.gaussian_filter(volume, sigma=[1.5 / s if s < 3 else 0 for s in spacing])
-    bright = volume[volume > 0]
-    if bright.size == 0:
-        return np.zeros(volume.shape, bool)
+    bright, mask = volume > 0, np.zeros(volume.shape, bool)
+    if not bright.any():
+        return mask
+    sigma = [1.5 / s if s < 3 else 0 for s in spacing]
+    box = box_around(bright, sigma)
+    above = ndimage.gaussian_filter(volume[box], sigma) > AIR_FRACTION * np.percentile(volume[bright], 99)
+    mask[box] = _filled(largest_piece(above))
+    return mask
+
+
+def _filled(mask: np.ndarray) -> np.ndarray:
+    """Without holes in any axial slice: what of the rest does not reach the frame of its slice."""
     in_plane = ndimage.generate_binary_structure(3, 1)
     in_plane[1, 1, ::2] = False
-    return ndimage.binary_fill_holes(largest_piece(smooth > AIR_FRACTION * np.percentile(bright, 99)), in_plane)
+    pieces, count = ndimage.label(~mask, in_plane)
+    hole = np.ones(count + 1, bool)
+    hole[0] = False  # the mask itself
+    for edge in (pieces[0], pieces[-1], pieces[:, 0], pieces[:, -1]):
+        hole[edge] = False
+    return mask | hole[pieces]
+
+
+def box_around(mask: np.ndarray, sigma: Sequence[float]) -> tuple[slice, ...]:
+    """The box of a mask and as much around it as a Gaussian sees: within it a filter gives the same, in less time.
+
+    Args:
+        mask: bool, not empty.
+        sigma: of the Gaussian along each axis, voxels.
+    """
+    reach = [int(REACH * s + 0.5) + 1 for s in sigma]
+    return tuple(
+        slice(max(one.start - more, 0), one.stop + more) for one, more in zip(box_of(mask), reach, strict=True)
+    )
+
+
+def box_of(mask: np.ndarray) -> tuple[slice, ...]:
+    """The smallest box around a mask that is not empty; a fraction of the time of `scipy.ndimage.find_objects`."""
+    axes = range(mask.ndim)
+    shown = [np.flatnonzero(mask.any(tuple(other for other in axes if other != axis))) for axis in axes]
+    return tuple(slice(int(inside[0]), int(inside[-1]) + 1) for inside in shown)
 
 
 def largest_piece(mask: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ from ..cases import stem
 from ..errors import ScanError
 from ..io.dicom import DicomSeries, read_series
 from ..io.nifti import read_scan
-from .head import head_mask, largest_piece, reference_intensity
+from .head import box_around, head_mask, largest_piece, reference_intensity
 from .resample import resampled
 
 __all__ = ["LoadScand", "ScaleHeadIntensityd", "ToModelGridd", "to_axial"]
@@ -150,8 +150,10 @@ class ScaleHeadIntensityd(MapTransform):
 
 def _power(volume: np.ndarray, brain: np.ndarray, spacing: tuple, spread: float) -> float:
     """The power that gives the brain this spread around 1, within `POWERS`; noise finer than 2 mm does not count."""
-    smooth = ndimage.gaussian_filter(volume, [_box_sigma(SPREAD_MM / s) for s in spacing])
-    found = float(np.median(np.abs(smooth[brain] - 1)))
+    sigma = [_box_sigma(SPREAD_MM / s) for s in spacing]
+    box = box_around(brain, sigma)
+    smooth = ndimage.gaussian_filter(volume[box], sigma)
+    found = float(np.median(np.abs(smooth[brain[box]] - 1)))
     return float(np.clip(spread / max(found, 1e-6), *POWERS))
 
 

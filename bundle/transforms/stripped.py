@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
+from .head import box_of
+
 __all__ = ["is_stripped", "skull_ratio"]
 
 SHARE = 0.6  # of the head taken for brain, above which nothing else is asked: thin skulls have up to 0.59
@@ -30,7 +32,7 @@ def skull_ratio(volume: np.ndarray, head: np.ndarray, brain: np.ndarray, spacing
     area = brain.sum((0, 1))
     shown = np.flatnonzero(area >= area.max() / 2)
     shown = shown[np.linspace(0, len(shown) - 1, min(SLICES, len(shown))).astype(int)]
-    box = ndimage.find_objects(head.astype(np.uint8))[0][:2]
+    box = box_of(head)[:2]
     depth = np.stack([_depth(head[(*box, z)], spacing[:2]) for z in shown])
     values = np.stack([volume[(*box, z)] for z in shown])
     profile = [
