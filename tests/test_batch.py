@@ -16,6 +16,7 @@ from dataclasses import asdict
 import nibabel as nib
 import numpy as np
 import pytest
+from monai.data import MetaTensor
 
 from bundle.batch.lock import NAME, locked
 from bundle.batch.plan import OUTPUTS, SIDECAR, is_done, plan_cases, sha256_of
@@ -48,7 +49,8 @@ class QuickJob:
         from bundle.io.nifti import read_scan
 
         time.sleep(self.seconds)
-        return {"name": case["name"], "image": read_scan(case["image"])}
+        read = isinstance(case["image"], MetaTensor)
+        return {"name": case["name"], "image": case["image"] if read else read_scan(case["image"])}
 
     def read(self, case):
         from bundle.io.nifti import read_scan

@@ -68,8 +68,15 @@ def box_of(mask: np.ndarray) -> tuple[slice, ...]:
 
 def largest_piece(mask: np.ndarray) -> np.ndarray:
     """The largest connected component (faces touch) of a bool array; an empty one stays so."""
-    pieces, count = ndimage.label(mask)
-    return pieces == np.bincount(pieces.ravel())[1:].argmax() + 1 if count > 1 else mask
+    if not mask.any():
+        return mask
+    box = box_of(mask)
+    pieces, count = ndimage.label(mask[box])
+    if count < 2:
+        return mask
+    largest = np.zeros_like(mask)
+    largest[box] = pieces == np.bincount(pieces[pieces > 0]).argmax()
+    return largest
 
 
 def free_slices(lesion: np.ndarray) -> np.ndarray:
