@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 #: Baseline that looks at the organ's outline alone.
 THICKNESS = "thickness of the retina, z-score"
-VALUES = {"elevation": 2.0, "fluid": 3.5}  # of the rules in the picture
+VALUES = dict(zip(RULES, np.linspace(2, 3.5, len(RULES)), strict=True))  # of the rules in the picture
 SMOOTHING = 8  # columns of the model's grid that a thickness is averaged over
 
 
@@ -274,7 +274,8 @@ def _save_drawn(path: Path, scored: Sequence[dict]) -> None:
         z = int(sum(mask.sum((0, 1)) for mask in image["drawn"].values()).argmax())
         marked = sum(VALUES[rule] * mask[..., z] for rule, mask in image["drawn"].items())
         rows.append((image["name"], image["scan"][..., z], marked))
-    save_images(path, rows, label=", ".join(f"{value:g}: {rule}" for rule, value in VALUES.items()))
+    if rows:
+        save_images(path, rows, label=", ".join(f"{value:g}: {rule}" for rule, value in VALUES.items()))
 
 
 def _chosen(scored: Sequence[dict], name: str) -> list[tuple[str, dict]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,6 +21,9 @@ STYLES = {
     "mean": ("map, mean over depth", "inferno", (0.0, 2.0)),
     "thickness": ("thickness of the retina, {unit}", "viridis", (None, None)),
 }
+
+
+_DRAWING = threading.Lock()  # a batch writes several cases at once, and matplotlib is not made for threads
 
 
 def enface_views(scan: np.ndarray, anomaly: np.ndarray, region: np.ndarray, row_size: float) -> dict[str, np.ndarray]:
@@ -51,8 +55,8 @@ def save_enface(path: str | Path, scan: MetaTensor, anomaly: np.ndarray, region:
     size, unit = [float(s) for s in scan.pixdim], str(scan.meta.get("original_unit", "unknown"))
     known = unit != "unknown"  # otherwise the grid is a guess, and the thickness in voxels
     views = enface_views(scan[0].numpy(), anomaly, region, 1000 * size[1] if known else 1.0)
-    figure = _drawn(views, (size[2] / size[0]) if known else "auto", "µm" if known else "voxels")
-    with whole_file(path) as temporary:
+    with _DRAWING, whole_file(path) as temporary:
+        figure = _drawn(views, (size[2] / size[0]) if known else "auto", "µm" if known else "voxels")
         figure.savefig(temporary, format="png", dpi=80, bbox_inches="tight")
 
 
