@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from abc import abstractmethod
 
 import numpy as np
@@ -18,12 +19,18 @@ from ..precision import autocast
 from ..scoring.guided import sharpened
 from ..threads import ARITHMETIC
 
-__all__ = ["SliceMethod", "smoothed_across"]
+__all__ = ["SliceMethod", "smoothed_across", "something"]
 
 
 def smoothed_across(scores: np.ndarray, sigma: float) -> np.ndarray:
     """Scores (…, Z) smoothed by a Gaussian across their slices; ``sigma`` in slices, 0 leaves them as they are."""
     return ndimage.gaussian_filter1d(scores, sigma, axis=-1, mode="nearest") if sigma else scores
+
+
+def something(volumes: torch.Tensor, channels: int) -> torch.Tensor:
+    """Where a voxel is above zero in any channel; ``channels`` is their dimension, of which 1 is left."""
+    # Not amax: over the single channel that scans have it takes ten times as long.
+    return functools.reduce(torch.maximum, volumes.split(1, channels)) > 0
 
 
 class SliceMethod(Inferer):
@@ -136,5 +143,5 @@ class SliceMethod(Inferer):
         parts = ARITHMETIC.map(scored, batches) if volume.device.type == "cpu" else [scored(one) for one in batches]
         scores = smoothed_across(torch.cat(parts).movedim(0, -1).cpu().numpy(), self.across)
         # What the preprocessing has put to zero (air, fill) is nothing to score.
-        something = volume.amax(0).cpu().numpy() > 0
-        return torch.from_numpy(np.where(something, scores, 0).astype(np.float32)).to(volume.device)
+        there = something(volume, 0).cpu().numpy()
+        return torch.from_numpy(np.where(there, scores, 0).astype(np.float32, copy=False)).to(volume.device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,8 +16,9 @@ from torch import nn
 
 from ..scoring.calibration import Calibration, read_calibration
 from ..scoring.described import described
+from ..threads import ARITHMETIC
 from ..transforms.brain_depth import brain_depth
-from .base import smoothed_across
+from .base import smoothed_across, something
 
 __all__ = ["Fused", "part_entry"]
 
@@ -90,15 +92,28 @@ class Fused(Inferer):
         Returns:
             float32 (B, 1, X, Y, Z), zero where the volume is.
         """
-        inside = (inputs.amax(1, keepdim=True) > 0).cpu().numpy()
-        depth = brain_depth(inputs)
-        depth = None if depth is None else np.broadcast_to(depth, inside.shape)[inside]
-        total = np.zeros(inside.shape, np.float32)
+        inside = something(inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs, 1).cpu().numpy()
+        raw = {}
         for name, method in self.methods.items():
             asked = network.parts[self.networks[name]] if name in self.networks else network
-            raw = method(inputs, asked).cpu().numpy()[inside]
-            # Not capped: what the parts say beyond their tables still ranks, and the fusion is calibrated itself.
-            total[inside] += self.shares[name] * self.calibrations[name](raw, depth, capped=False)
+            raw[name] = method(inputs, asked).cpu().numpy()[inside]
+        depth = brain_depth(inputs)
+        total = np.zeros(inside.shape, np.float32)
+        total[inside] = self._mean(raw, None if depth is None else np.broadcast_to(depth, inside.shape)[inside])
         total = smoothed_across(total, self.across) * inside
         maps = torch.from_numpy(total).to(inputs.device)
         return convert_to_dst_type(maps, inputs)[0] if isinstance(inputs, MetaTensor) else maps
+
+    def _mean(self, raw: Mapping[str, np.ndarray], depth: np.ndarray | None) -> np.ndarray:
+        """Raw scores (voxels,) of each method, and the depth of the voxels, → the weighted mean of their values."""
+
+        def of(part: slice) -> np.ndarray:
+            there = None if depth is None else depth[part]
+            # Not capped: what the parts say beyond their tables still ranks, and the fusion is calibrated itself.
+            values = (self.shares[name] * self.calibrations[name](raw[name][part], there, capped=False) for name in raw)
+            return functools.reduce(np.add, values)
+
+        voxels = len(next(iter(raw.values())))
+        share = max(1, -(-voxels // ARITHMETIC.threads))
+        parts = [slice(first, first + share) for first in range(0, voxels, share)]
+        return np.concatenate([*ARITHMETIC.map(of, parts), np.zeros(0, np.float32)])
