@@ -38,7 +38,7 @@ lint: $(VENV)/installed
 	$(BIN)/ruff format --check .
 
 bench: $(VENV)/installed
-	$(BIN)/python scripts/benchmark.py
+	$(BIN)/flipmap benchmark
 
 # The built wheel, put elsewhere, and a part of the suite against it from a folder without the repository.
 test-wheel: $(VENV)/installed

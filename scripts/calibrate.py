@@ -1,7 +1,4 @@
-"""The calibrations anew: another name of ``flipmap calibrate``.
-
-python scripts/calibrate.py --dataset_dir DATASET
-"""
+"""Old name of ``flipmap calibrate``."""
 
 import sys
 

@@ -1,56 +1,8 @@
-"""How surely a stripped skull is told from a whole head (`bundle.transforms.stripped`), as volumes and as slabs.
+"""Old name of ``flipmap check-stripping``."""
 
-    python scripts/check_stripping.py --whole BIDS [BIDS ...] --stripped BIDS [BIDS ...]
+import sys
 
-Whole heads are asked as they are and stripped by the brain mask found in them; of every one a slab of 30 mm, too.
-"""
-
-import argparse
-from collections import Counter
-from pathlib import Path
-
-import numpy as np
-
-from bundle import bundle_root
-from bundle.io.nifti import read_scan
-from bundle.transforms.brain import BrainMaskd
-from bundle.transforms.mri import to_axial
-from bundle.transforms.stripped import is_stripped
-
-SLAB_MM = 30.0
-
-
-def slab(volume: np.ndarray, thickness: float) -> np.ndarray:
-    """Slices a little above the middle."""
-    middle, count = 5 * volume.shape[2] // 8, max(3, int(SLAB_MM / thickness))
-    return volume[..., middle - count // 2 : middle + count // 2 + 1]
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--whole", type=Path, nargs="+", required=True)
-    parser.add_argument("--stripped", type=Path, nargs="+", required=True)
-    arguments = parser.parse_args()
-    find, right = BrainMaskd("image", Path(bundle_root()) / "models" / "parts" / "brain_mask.pt"), Counter()
-    asked = Counter()
-
-    def ask(what: str, volume: np.ndarray, spacing: tuple[float, ...], stripped: bool) -> None:
-        for name, part in ((what, volume), (f"{what}, slab", slab(volume, spacing[2]))):
-            head, brain = find.head_and_brain(part, spacing)
-            if brain.any():
-                asked[name] += 1
-                right[name] += is_stripped(part, head, brain, spacing) == stripped
-
-    for roots, stripped in ((arguments.whole, False), (arguments.stripped, True)):
-        for path in sorted(path for root in roots for path in root.glob("sub-*/anat/*.nii.gz")):
-            scan = to_axial(read_scan(path))
-            volume, spacing = np.maximum(scan[0].numpy(), 0), tuple(float(s) for s in scan.pixdim)
-            ask("stripped by others" if stripped else "whole head", volume, spacing, stripped)
-            if not stripped:
-                ask("stripped by the mask found", volume * find.head_and_brain(volume, spacing)[1], spacing, True)
-    for name, count in asked.items():
-        print(f"| {name} | {right[name]} of {count} |", flush=True)
-
+from bundle.cli import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(["check-stripping", *sys.argv[1:]]))

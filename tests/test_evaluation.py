@@ -9,6 +9,8 @@ from monai.bundle import ConfigParser
 from sklearn.metrics import average_precision_score
 
 from bundle.cases import lesion_cases
+from bundle.commands import leave_site_out
+from bundle.commands.leave_site_out import NOBODY, SPLIT, hospital_of, report, split_without
 from bundle.datasets import read_split
 from bundle.evaluation.protocol import RATES, evaluate, healthy_scores, run_methods
 from bundle.evaluation.scores import prepare, score_case
@@ -16,8 +18,6 @@ from bundle.evaluation.table import benchmark
 from bundle.evaluation.trainings import BASELINE, Patient
 from bundle.methods.base import SliceMethod
 from bundle.methods.intensity import Intensity
-from scripts import leave_one_hospital_out
-from scripts.leave_one_hospital_out import NOBODY, SPLIT, hospital_of, report, split_without
 from tests.conftest import ROOT
 
 CPU = torch.device("cpu")
@@ -111,7 +111,7 @@ def test_held_out_patients_are_mapped_by_the_run_that_never_saw_them(monkeypatch
         names = ["sub-AA1", "sub-BB1", "sub-BB2"] if hospital == NOBODY else [f"sub-{hospital}1"]
         return {name: [Patient(one, scores, lesion, scores[:4]) for one in names] for name in ("fused", BASELINE)}
 
-    monkeypatch.setattr(leave_one_hospital_out, "scored", scored)
+    monkeypatch.setattr(leave_site_out, "scored", scored)
     rows = {(row["hospital"], row["run"], row["map"]): row for row in report(tmp_path, "", ["AA", "BB"])}
     assert rows["all", "hospital held out", "fused"]["auprc"] == 1
     assert rows["all", "hospital held out", "fused"]["patients"] == 2

@@ -2,14 +2,13 @@
 
 import csv
 import json
-import sys
 
 import pytest
 import torch
 from monai.bundle import ConfigParser
 
+from bundle.cli import main
 from bundle.scoring.calibration import read_calibration
-from scripts.compare_trainings import main
 from tests.conftest import ROOT
 
 
@@ -25,16 +24,15 @@ def save_random_weights(path, seed):
     torch.save({k: v for k, v in network.state_dict().items() if not k.startswith("lesions.")}, path)
 
 
-def test_trainings_in_units_of_their_own(bids_folder, tmp_path, monkeypatch):
+def test_trainings_in_units_of_their_own(bids_folder, tmp_path):
     split = tmp_path / "split.json"
     split.write_text(json.dumps({"subjects": {"training": ["sub-00"], "validation": ["sub-01"], "test": ["sub-02"]}}))
     files = [tmp_path / name / "weights.pt" for name in ("a", "b")]
     for seed, file in enumerate(files):
         save_random_weights(file, seed)
-    arguments = ["compare_trainings", "--dataset_dir", str(bids_folder), "--split", str(split), "--part", "test"]
+    arguments = ["compare-trainings", "--dataset_dir", str(bids_folder), "--split", str(split), "--part", "test"]
     arguments += ["--output_dir", str(tmp_path), "--weights", *map(str, files)]
-    monkeypatch.setattr(sys, "argv", arguments)
-    main()
+    assert main(arguments) == 0
     units = [file.parent / "calibration" / "calibration.json" for file in files]
     for file, unit in zip(files, units, strict=True):
         joined = unit.parent / "model.pt"
@@ -54,6 +52,6 @@ def test_trainings_in_units_of_their_own(bids_folder, tmp_path, monkeypatch):
     assert len({row["auprc"] for row in table if row["map"] == "intensity, smoothed"}) == 1
 
     save_random_weights(files[1], 2)
-    main()
+    assert main(arguments) == 0
     assert units[0].stat().st_mtime_ns == made[0]
     assert units[1].stat().st_mtime_ns > made[1]

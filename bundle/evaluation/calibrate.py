@@ -28,13 +28,12 @@ from ..threads import limit_threads
 from .images import healthy_images
 from .protocol import run_methods
 
-__all__ = ["PERCENTILE", "SEEN", "calibrate"]
+__all__ = ["PERCENTILE", "calibrate"]
 
 logger = logging.getLogger(__name__)
 
 PERCENTILE = 0.8  # of the bootstrap over patients
 PARTS = ("training", "validation")  # of a split, that calibrate
-SEEN = "_seen"  # ends the entry of a part on the patients that trained its network
 
 
 @dataclass(frozen=True)
@@ -159,7 +158,7 @@ class _Calibration:
                 self.write(part_entry(name), part.method, trained[name] + others[name], by_depth=True)
                 continue
             self.write(part_entry(name), part.method, others[name])
-            seen[name] = part_entry(name) + SEEN
+            seen[name] = part_entry(name, seen=True)
             self.write(seen[name], part.method, trained[name])
         fused: Fused = self.parser.get_parsed_content("inferer")
         known, remembered = (one.asking(parts) for one in (fused, fused.with_entries(seen)))

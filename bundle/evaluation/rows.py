@@ -9,7 +9,6 @@ from ..errors import FlipmapError
 from ..methods.fused import Fused, part_entry
 from ..modalities import DEFAULT, modality_of
 from ..scoring.calibration import UNCALIBRATED
-from .calibrate import SEEN
 
 __all__ = ["load_rows", "seen_methods"]
 
@@ -47,7 +46,7 @@ def seen_methods(jobs: Mapping[str, Job], names: list[str]) -> dict:
         method = jobs[name].inferer
         if isinstance(method, Fused):
             known = method.methods
-            entries = {part: part_entry(part) + SEEN for part in known if known[part].remembers_training}
+            entries = {part: part_entry(part, seen=True) for part in known if known[part].remembers_training}
             method = method.with_entries(entries)
         chosen[name] = method
     return chosen

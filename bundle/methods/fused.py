@@ -23,9 +23,14 @@ from .base import smoothed_across, something
 __all__ = ["Fused", "part_entry"]
 
 
-def part_entry(name: str) -> str:
-    """Entry of the calibration file of a part of the fusion: it differs from the method on its own."""
-    return f"fused.{name}"
+def part_entry(name: str, seen: bool = False) -> str:
+    """Entry of the calibration file of a part of the fusion: it differs from the method on its own.
+
+    Args:
+        name: of the part.
+        seen: the entry for the patients that trained its network, who score lower.
+    """
+    return f"fused.{name}_seen" if seen else f"fused.{name}"
 
 
 class Fused(Inferer):

@@ -1,0 +1,39 @@
+"""Make calibrations anew, after a training or a change of settings."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+
+from ..evaluation.calibrate import PERCENTILE, calibrate
+from .options import add_modality, add_settings, settings_of
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dataset_dir", type=Path, required=True, help="scans whose healthy slices count")
+    add_modality(parser)
+    parser.add_argument(
+        "--only", nargs="*", default=(), help="methods, default for the default (default: all that have a calibration)"
+    )
+    parser.add_argument("--cropped", nargs="*", default=(), help="folders of more normal B-scans, size unknown")
+    parser.add_argument("--split", type=Path, help="split file; by default that of the modality")
+    parser.add_argument(
+        "--percentile", type=float, default=PERCENTILE, help="of the bootstrap over patients (%(default)g; 0: none)"
+    )
+    add_settings(parser)
+
+
+def run(options: argparse.Namespace) -> None:
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    calibrate(
+        options.dataset_dir,
+        options.modality,
+        only=options.only,
+        split=options.split,
+        percentile=options.percentile or None,
+        cropped_dirs=options.cropped,
+        **settings_of(options.set),
+    )

@@ -1,0 +1,113 @@
+"""How well the maps find small bright lesions: planted into tumour-free slices of real scans, at their own resolution.
+
+    flipmap check-small-lesions --dataset_dir DATASET --part validation test --output_dir docs/evaluation
+
+Writes ``small_lesions.csv``: average precision over the head of the slices that may hold lesions, map masked, for the
+intensity, structured flips and the default. Lesions are 3 to 11 mm wide, add 20 to 80 % of the brain's median, and lie
+beneath the cortex (`bundle.evaluation.planted`). No label takes part but to leave slices with tumour out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from monai.bundle import ConfigParser
+from tqdm import tqdm
+
+from .. import bundle_root
+from ..datasets import training_cases
+from ..evaluation.metrics import Pooled
+from ..evaluation.patients import write_rows
+from ..evaluation.planted import plant_lesions
+from ..evaluation.protocol import RAW, MethodScores
+from ..evaluation.scores import Prepared, prepare, score_case
+from ..io.nifti import read_scan, write_map
+from ..methods.intensity import Intensity
+from ..transforms.mri import to_axial
+
+__all__ = ["add_arguments", "run"]
+
+CONFIGS = Path(bundle_root()) / "configs"
+SPLIT = CONFIGS / "splits" / "lgg_flair.json"
+FLIPS = "structured_flips"
+
+
+def planted(case: dict, preprocessing, seed: int, folder: Path) -> Prepared | None:
+    """A case with lesions in its healthy slices, which alone count, prepared like any scan; None where none fits."""
+    known, scan = prepare(case, preprocessing), to_axial(read_scan(case["image"]))
+    spacing = [float(s) for s in scan.pixdim]
+    rng = np.random.RandomState(seed)
+    made = plant_lesions(np.maximum(known.intensity, 0), known.brain, known.healthy, spacing, rng)
+    if not made.count:
+        return None
+    paths = {"image": folder / "scan_FLAIR.nii.gz", "label": folder / "lesion.nii.gz"}
+    for path, values, dtype in zip(paths.values(), (made.scan, made.lesion), (np.float32, np.uint8), strict=True):
+        write_map(path, values, np.asarray(scan.affine), dtype)
+    again = prepare({"name": case["name"], **paths}, preprocessing)
+    return dataclasses.replace(again, head=again.head & known.healthy[None, None], healthy=known.healthy)
+
+
+def scored(dataset_dir: str, part: str, parser: ConfigParser) -> dict[str, MethodScores]:
+    """What is kept of each method over the patients of a part."""
+    network, preprocessing, device = (parser.get_parsed_content(k) for k in ("network", "preprocessing", "device"))
+    default = parser.get_parsed_content("inferer")
+    methods = {
+        "intensity on the model's grid": Intensity(),
+        "intensity, smoothed": Intensity(smoothing=2.0, across=0.7),
+        "structured flips, and mirrored": default.methods[FLIPS],
+        "default": default,
+    }
+    kept = {name: MethodScores() for name in (RAW, *methods)}
+    with tempfile.TemporaryDirectory() as folder:
+        for seed, one in enumerate(tqdm(training_cases(dataset_dir, part, "bids_lesion", SPLIT), disable=None)):
+            case = planted(one, preprocessing, seed, Path(folder))
+            if case is None:
+                print(f"{one['name']}: no slice to plant lesions in")
+                continue
+            kept[RAW].add(case, case.intensity, 0.0)
+            for name, method in methods.items():
+                result = score_case(case, method, network, preprocessing, device)
+                kept[name].add(case, result.scores, result.seconds)
+    return kept
+
+
+def rows_of(part: str, kept: dict[str, MethodScores]) -> list[dict]:
+    """A row a method: pooled, and the mean of single patients."""
+    rows = []
+    for name, one in kept.items():
+        masked = one.masked()
+        single = [Pooled.of([s], [m]).figures() for s, m in zip(masked, one.lesions, strict=True) if m.any()]
+        rows.append(
+            {
+                "part": part,
+                "method": name,
+                "patients": len(single),
+                "lesion_ml": float(np.sum(one.lesion_ml)),
+                **Pooled.of(masked, one.lesions).figures(),
+                "auprc_of_single_patients": float(np.mean([f["auprc"] for f in single])),
+            }
+        )
+    return rows
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dataset_dir", required=True, help="BIDS root with lesion masks")
+    parser.add_argument(
+        "--part", nargs="+", default=["validation", "test"], help="of the split (default: validation test)"
+    )
+    parser.add_argument("--output_dir", type=Path, default=Path(), help="folder of the table (default: this one)")
+
+
+def run(options: argparse.Namespace) -> None:
+    parser = ConfigParser()
+    parser.read_config(CONFIGS / "inference.json")
+    parser.update({"bundle_root": bundle_root()})
+    rows = [row for part in options.part for row in rows_of(part, scored(options.dataset_dir, part, parser))]
+    options.output_dir.mkdir(parents=True, exist_ok=True)
+    write_rows(options.output_dir / "small_lesions.csv", rows)
+    for row in rows:
+        print(row)

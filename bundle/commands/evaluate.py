@@ -1,0 +1,41 @@
+"""Make a table of results: of a data set's test patients, of several places, or of retinal OCT."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import monai.bundle
+
+from .. import bundle_root
+from ..arguments import check_settings
+from ..errors import FlipmapError, cause_of
+from .options import add_settings, settings_of
+
+__all__ = ["add_arguments", "run"]
+
+#: Protocol → config files over configs/inference.json, and the id that takes the folder of the data.
+PROTOCOLS = {
+    "patients": (["evaluate.json"], "dataset_dir"),
+    "places": (["evaluate_places.json"], "data_dir"),
+    "oct": (["oct.json", "evaluate_oct.json"], "dataset_dir"),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("protocol", choices=PROTOCOLS, help="what is evaluated; see docs/evaluation.md and docs/oct.md")
+    parser.add_argument("data", type=Path, help="folder of the data; for places the folder that holds all of them")
+    parser.add_argument("output", type=Path, help="folder of the tables and pictures")
+    add_settings(parser)
+
+
+def run(options: argparse.Namespace) -> None:
+    names, data = PROTOCOLS[options.protocol]
+    files = [str(Path(bundle_root()) / "configs" / name) for name in ("inference.json", *names)]
+    settings = settings_of(options.set)
+    check_settings(settings, monai.bundle.ConfigParser.load_config_files(files))
+    given = {data: str(options.data), "output_dir": str(options.output), "bundle_root": bundle_root()}
+    try:
+        monai.bundle.run(config_file=files, **{"precision": "float32", **given, **settings})
+    except Exception as error:
+        raise cause_of(error) or FlipmapError("the evaluation", " ".join(str(error).split()), "Check --set") from error

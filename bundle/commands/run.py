@@ -1,0 +1,170 @@
+"""Map every scan of a folder: volumes, pictures, DICOM series, or a BIDS root."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import time
+from pathlib import Path
+
+from tqdm import tqdm
+
+from .. import default_config
+from ..batch.job import Job
+from ..batch.plan import PlannedCase, is_done, plan_cases, plan_series
+from ..batch.run import TABLE, run_batch
+from ..cases import with_brain_masks
+from ..datasets import find_modality
+from ..errors import EXIT_CODES, DatasetError, FlipmapError, OutputError, cause_of
+from ..io.volumes import READERS
+from .options import add_settings, positive, seconds, settings_of
+
+__all__ = ["add_arguments", "run"]
+
+logger = logging.getLogger("flipmap")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "input", type=Path, help=f"a scan, a folder of scans at any depth, or a BIDS root; DICOM, {', '.join(READERS)}"
+    )
+    parser.add_argument("output", type=Path, help="folder of the results; a run that was cut short goes on")
+    parser.add_argument(
+        "--config", action="append", default=[], help="config file over configs/inference.json; repeatable"
+    )
+    add_settings(parser)
+    parser.add_argument("--suffix", help="contrast to take from a BIDS root (default: that of the config, FLAIR)")
+    parser.add_argument("--series", help="regular expression for DICOM series (default: that of the modality)")
+    parser.add_argument("--brain-masks", type=Path, help="folder of masks of your own, <name>_brain_mask.nii.gz")
+    parser.add_argument("--overwrite", action="store_true", help="do again what is done")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
+    parser.add_argument("--jobs", type=positive, default=2, help="scans read and written while another is computed")
+    parser.add_argument(
+        "--timeout",
+        type=seconds,
+        default=900.0,
+        metavar="SECONDS",
+        help="that one scan may take, read to written; then it is given up (default %(default)g; 0 for any time)",
+    )
+    parser.add_argument("--threads", type=positive, help="most threads of arithmetic (default: all cores)")
+    parser.add_argument(
+        "--viewer",
+        action="append",
+        default=[],
+        metavar="CASE|N",
+        help="show the volumes of this case, or of the N highest scores, in the report; repeatable",
+    )
+    parser.add_argument("-v", "--verbose", action="store_true", help="say more")
+    parser.add_argument("-q", "--quiet", action="store_true", help="say failures only")
+
+
+def run(options: argparse.Namespace) -> int:
+    job = _job(options)
+    plan, passed = _plan(options, job)
+    if options.dry_run:
+        for case in plan:
+            done = not options.overwrite and is_done(case, options.output, job.fingerprint)
+            print(f"{case.name}: {'done before' if done else 'to do'} ({case.where})")
+        for name, why in passed.items():
+            print(f"{name}: passed over, {why}")
+        return EXIT_CODES["all good"]
+    return _run_plan(plan, passed, job, options)
+
+
+def _plan(options: argparse.Namespace, job: Job) -> tuple[list[PlannedCase], dict[str, str]]:
+    """Files and DICOM series of the input, and what is passed over of the latter."""
+    cases, passed, nothing = [], {}, None
+    try:
+        how = {key: job.config.get_parsed_content(key) for key in job.modality.found_by}
+        cases = find_modality(options.input, job.modality.name, **how)
+    except DatasetError as error:
+        nothing = error
+    if cases and options.brain_masks:
+        cases = with_brain_masks(cases, options.brain_masks)
+    plan = plan_cases(cases, options.input, job.settings["suffix"], job.region, job.units)
+    if options.input.exists() and job.modality.series:
+        try:
+            from ..io.dicom import find_series
+
+            series, passed = plan_series(find_series(options.input), options.series or job.modality.series, job.units)
+            plan += series
+        except (ImportError, DatasetError) as error:
+            logger.debug("no DICOM: %s", error)
+    if not plan:
+        raise nothing or DatasetError(options.input, "nothing to map in it", "Check the folder, or --series")
+    return plan, passed
+
+
+def _job(options: argparse.Namespace) -> Job:
+    """The job of the config files and settings given."""
+    settings = settings_of(options.set)
+    if options.suffix:
+        settings["suffix"] = options.suffix
+    if options.threads:
+        settings["threads"] = options.threads
+    try:
+        return Job([default_config(), *options.config], **settings)
+    except Exception as error:
+        known = cause_of(error)
+        raise known or FlipmapError("the config", " ".join(str(error).split()), "Check --config and --set") from error
+
+
+def _run_plan(plan: list[PlannedCase], passed: dict[str, str], job: Job, options: argparse.Namespace) -> int:
+    started = time.strftime("%Y%m%dT%H%M%S")
+    with _logging(options, options.output / "logs" / f"{started}_{os.getpid()}.log"):
+        bar = tqdm(total=len(plan), unit="scan", disable=True if options.quiet else None)
+
+        def told(record) -> None:
+            bar.update()
+            if record.status == "failed":
+                logger.error("%s: FAILED %s. %s", record.name, record.reason, record.remedy)
+            else:
+                logger.info("%s: %s, case score %s", record.name, record.status, record.case_score)
+
+        with bar:
+            records = run_batch(
+                plan,
+                job,
+                options.output,
+                options.jobs,
+                options.overwrite,
+                options.timeout,
+                told,
+                passed,
+                options.viewer,
+            )
+        failed = sum(record.status == "failed" for record in records)
+        logger.info("%d of %d done, %d failed: %s", len(records) - failed, len(plan), failed, options.output / TABLE)
+    return EXIT_CODES["some case failed" if failed else "all good"]
+
+
+class _logging:
+    """Lines to the terminal, and all of them to a file of the run."""
+
+    def __init__(self, options: argparse.Namespace, path: Path) -> None:
+        level = logging.DEBUG if options.verbose else logging.ERROR if options.quiet else logging.INFO
+        self.terminal, self.path = logging.StreamHandler(), path
+        self.terminal.setLevel(level)
+        self.loggers = [logging.getLogger("flipmap"), logging.getLogger("bundle")]
+
+    def __enter__(self) -> _logging:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.file = logging.FileHandler(self.path, encoding="utf-8")
+        except OSError as error:
+            raise OutputError(self.path, f"cannot be written ({error.strerror})", "Allow writing there") from error
+        self.file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        for log in self.loggers:
+            log.setLevel(logging.DEBUG)
+            log.propagate = False
+            for handler in (self.terminal, self.file):
+                log.addHandler(handler)
+        return self
+
+    def __exit__(self, *_) -> None:
+        for log in self.loggers:
+            log.propagate = True
+            for handler in (self.terminal, self.file):
+                log.removeHandler(handler)
+        self.file.close()

@@ -1,0 +1,70 @@
+"""The commands of ``flipmap``: each says what it takes, and old names of scripts lead to them."""
+
+import argparse
+import csv
+import importlib
+import json
+import re
+
+import numpy as np
+import pytest
+
+from bundle.cli import COMMANDS, main
+from bundle.io.nifti import write_map
+from bundle.sample import synthetic_head
+from tests.conftest import ROOT
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_says_what_it_is_for(name):
+    module = importlib.import_module(f"bundle.commands.{name.replace('-', '_')}")
+    parser = argparse.ArgumentParser()
+    module.add_arguments(parser)
+    assert module.__doc__
+    assert callable(module.run)
+    assert all(action.help for action in parser._actions)
+
+
+def test_every_module_is_a_command():
+    modules = {path.stem for path in (ROOT / "bundle" / "commands").glob("*.py")} - {"__init__", "options"}
+    assert modules == {name.replace("-", "_") for name in COMMANDS}
+
+
+def test_old_names_of_scripts_lead_to_commands():
+    old = [path for path in (ROOT / "scripts").glob("*.py") if path.read_text().startswith('"""Old name of')]
+    assert len(old) >= 9
+    for path in old:
+        assert re.search(r'main\(\["([a-z-]+)"', path.read_text())[1] in COMMANDS
+
+
+def test_help_names_the_commands_and_the_exit_codes(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    said = capsys.readouterr().out
+    assert all(name in said for name in COMMANDS)
+    assert "130" in said
+
+
+def test_evaluate_writes_the_table_of_its_protocol(tmp_path):
+    scan, lesion, affine = synthetic_head((96, 112, 8), (2.0, 2.0, 13.0))
+    write_map(tmp_path / "a" / "sub-00" / "anat" / "sub-00_FLAIR.nii.gz", scan, affine, np.float32)
+    mask = tmp_path / "a" / "derivatives" / "lesion" / "sub-00" / "anat" / "sub-00_label-lesion_mask.nii.gz"
+    write_map(mask, lesion, affine, np.uint8)
+    places = json.dumps({"a": {"dataset_dir": str(tmp_path / "a")}})
+    rows = json.dumps({"intensity": {"method": "intensity"}})
+    given = ["--set", f"places={places}", "--set", f"rows={rows}"]
+    assert main(["evaluate", "places", str(tmp_path), str(tmp_path / "out"), *given]) == 0
+    with (tmp_path / "out" / "places.csv").open() as file:
+        row = next(csv.DictReader(file))
+    assert (row["place"], row["method"]) == ("a", "intensity")
+    assert 0.1 < float(row["auprc"]) <= 1
+
+
+def test_evaluate_refuses_an_unknown_setting(tmp_path, capsys):
+    assert main(["evaluate", "places", str(tmp_path), str(tmp_path / "out"), "--set", "precison=float32"]) == 2
+    assert "precision" in capsys.readouterr().err
+
+
+def test_evaluate_tells_what_is_wrong_with_the_data(tmp_path, capsys):
+    assert main(["evaluate", "patients", str(tmp_path / "nowhere"), str(tmp_path / "out")]) == 3
+    assert "nowhere" in capsys.readouterr().err
