@@ -7,7 +7,6 @@ import json
 from collections.abc import Sequence
 
 from ..errors import FlipmapError
-from ..modalities import MODALITIES
 
 __all__ = ["add_modality", "add_settings", "positive", "seconds", "settings_of"]
 
@@ -21,6 +20,8 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
 
 def add_modality(parser: argparse.ArgumentParser) -> None:
     """``--modality NAME``."""
+    from ..modalities import MODALITIES  # brings PyTorch along, for which not every --help is to wait
+
     known = ", ".join(MODALITIES)
     parser.add_argument("--modality", default="flair", help=f"{known} (default: %(default)s)")
 

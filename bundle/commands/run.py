@@ -7,18 +7,16 @@ import logging
 import os
 import time
 from pathlib import Path
-
-from tqdm import tqdm
+from typing import TYPE_CHECKING
 
 from .. import default_config
-from ..batch.job import Job
-from ..batch.plan import PlannedCase, is_done, plan_cases, plan_series
-from ..batch.run import TABLE, run_batch
-from ..cases import with_brain_masks
-from ..datasets import find_modality
 from ..errors import EXIT_CODES, DatasetError, FlipmapError, OutputError, cause_of
 from ..io.volumes import READERS
 from .options import add_settings, positive, seconds, settings_of
+
+if TYPE_CHECKING:
+    from ..batch.job import Job
+    from ..batch.plan import PlannedCase
 
 __all__ = ["add_arguments", "run"]
 
@@ -60,6 +58,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    from ..batch.plan import is_done  # here and below: what brings PyTorch along would make --help wait
+
     job = _job(options)
     plan, passed = _plan(options, job)
     if options.dry_run:
@@ -74,6 +74,10 @@ def run(options: argparse.Namespace) -> int:
 
 def _plan(options: argparse.Namespace, job: Job) -> tuple[list[PlannedCase], dict[str, str]]:
     """Files and DICOM series of the input, and what is passed over of the latter."""
+    from ..batch.plan import plan_cases, plan_series
+    from ..cases import with_brain_masks
+    from ..datasets import find_modality
+
     cases, passed, nothing = [], {}, None
     try:
         how = {key: job.config.get_parsed_content(key) for key in job.modality.found_by}
@@ -98,6 +102,8 @@ def _plan(options: argparse.Namespace, job: Job) -> tuple[list[PlannedCase], dic
 
 def _job(options: argparse.Namespace) -> Job:
     """The job of the config files and settings given."""
+    from ..batch.job import Job
+
     settings = settings_of(options.set)
     if options.suffix:
         settings["suffix"] = options.suffix
@@ -111,6 +117,10 @@ def _job(options: argparse.Namespace) -> Job:
 
 
 def _run_plan(plan: list[PlannedCase], passed: dict[str, str], job: Job, options: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from ..batch.run import TABLE, run_batch
+
     started = time.strftime("%Y%m%dT%H%M%S")
     with _logging(options, options.output / "logs" / f"{started}_{os.getpid()}.log"):
         bar = tqdm(total=len(plan), unit="scan", disable=True if options.quiet else None)
