@@ -1,5 +1,6 @@
 """The contract with MONAI: files, ids, properties, targets; and that the configs say the same where they must."""
 
+import ast
 import importlib
 import json
 import re
