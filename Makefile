@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 TEST_JOBS ?= 2
 PYTEST = python -m pytest -n $(TEST_JOBS) --dist worksteal
 
-.PHONY: demo test test-wheel test-numpy1 acceptance acceptance-label lint bench clean
+.PHONY: demo test test-wheel test-numpy1 acceptance acceptance-label lint configs bench clean
 
 demo: $(VENV)/installed
 	rm -rf demo
@@ -36,6 +36,10 @@ acceptance-label: $(VENV)/installed
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# The configs that people run, from the parts that they share.
+configs: $(VENV)/installed
+	$(BIN)/python scripts/compose_configs.py
 
 bench: $(VENV)/installed
 	$(BIN)/flipmap benchmark

@@ -20,6 +20,7 @@ __all__ = [
     "LAYOUTS",
     "cropped_cases",
     "find_modality",
+    "hospital_of",
     "label_map_cases",
     "read_split",
     "scans_to_run",
@@ -29,6 +30,11 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
+
+
+def hospital_of(subject: str) -> str:
+    """sub-CS4941 → CS: the hospital in the names of the data set of lower-grade glioma."""
+    return subject.removeprefix("sub-")[:2]
 
 
 def find_modality(

@@ -10,6 +10,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from bundle.cases import find_scans
+from bundle.datasets import hospital_of
 
 FRACTIONS = {"test": 0.25, "validation": 0.15}  # the rest trains
 
@@ -22,7 +23,7 @@ def main() -> None:
 
     sites = defaultdict(list)
     for subject in sorted({case["subject"] for case in find_scans(arguments.dataset_dir)}):
-        sites[subject[4:6]].append(subject)  # sub-CS4941: the two letters are the hospital
+        sites[hospital_of(subject)].append(subject)
     parts = {"training": [], "validation": [], "test": []}
     for subjects in sites.values():
         subjects.sort(key=lambda name: hashlib.sha256(name.encode()).hexdigest())

@@ -16,6 +16,7 @@ from monai.utils import set_determinism
 import bundle
 from bundle.networks.weights import load_weights
 from bundle.scoring.calibration import read_calibration, weights_hash
+from scripts.compose_configs import composed
 from tests.conftest import ROOT
 
 CONFIGS = sorted([*(ROOT / "configs").glob("*.json"), *(ROOT / "configs" / "methods").glob("*.json")])
@@ -122,6 +123,22 @@ def test_one_preprocessing_everywhere():
     assert grids[0] == (tuple(coarsen * n for n in size), spacing / coarsen, slices, source)
     fine = ConfigParser(read("train_lesions")).get_parsed_content("steps#grid")
     assert (fine.size, fine.spacing, fine.slice_spacing, fine.source_key) == grids[0]
+
+
+def test_configs_are_made_from_their_parts():
+    """What people run is what `make configs` writes from configs/recipes and configs/parts."""
+    made = dict(composed())
+    assert len(made) >= 10
+    for path, text in made.items():
+        assert path.read_text() == text, f"{path.name} is not current: run make configs"
+
+
+def test_parts_and_recipes_are_used_and_short():
+    recipes = [json.loads(path.read_text()) for path in (ROOT / "configs" / "recipes").glob("*.json")]
+    parts = {path.stem for path in (ROOT / "configs" / "parts").glob("*.json")}
+    assert {name for recipe in recipes for name in recipe["_parts_"]} == parts
+    for recipe in recipes:
+        assert not {"bundle_root", "device", "preprocessing", "resume", "ema"} & set(recipe), "a part has it"
 
 
 def test_inference_is_self_contained():

@@ -10,8 +10,8 @@ from sklearn.metrics import average_precision_score
 
 from bundle.cases import lesion_cases
 from bundle.commands import leave_site_out
-from bundle.commands.leave_site_out import NOBODY, SPLIT, hospital_of, report, split_without
-from bundle.datasets import read_split
+from bundle.commands.leave_site_out import NOBODY, SPLIT, report, split_without
+from bundle.datasets import hospital_of, read_split
 from bundle.evaluation.protocol import RATES, evaluate, healthy_scores, run_methods
 from bundle.evaluation.scores import prepare, score_case
 from bundle.evaluation.table import benchmark

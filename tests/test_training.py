@@ -143,7 +143,7 @@ def test_recipe_of_the_brain_mask(tmp_path):
         write_map(tmp_path / "maps" / f"{number}.nii.gz", np.roll(labels, number, 0), np.eye(4), np.int16)
     small = {"max_epochs": 1, "batch_size": 1, "train#dataset#length": 2, "validate#dataset#length": 1}
     small |= {f"{part}#dataset#size": [32, 32, 32] for part in ("train", "validate")}
-    small |= {"train#handlers#1#interval": 1}
+    small |= {"val_interval": 1}
     (tmp_path / "small.json").write_text(json.dumps(small))
     files = [str(ROOT / "configs" / "train_brain_mask.json"), str(tmp_path / "small.json")]
     arguments = ["--config_file", str(files), "--bundle_root", str(ROOT)]

@@ -19,21 +19,16 @@ from pathlib import Path
 import monai.bundle
 
 from .. import bundle_root
-from ..datasets import read_split, training_cases
+from ..datasets import hospital_of, read_split, training_cases
 from ..evaluation.patients import write_rows
 from ..evaluation.trainings import BASELINE, Patient, ensure_calibration, figures, maps_of
 
-__all__ = ["NOBODY", "SPLIT", "add_arguments", "hospital_of", "report", "run", "split_without"]
+__all__ = ["NOBODY", "SPLIT", "add_arguments", "report", "run", "split_without"]
 
 CONFIGS = Path(bundle_root()) / "configs"
 SPLIT = CONFIGS / "splits" / "lgg_flair.json"
 NOBODY = "none"  # is held out: the run that all others are compared with
 EPOCH = 100  # steps of what the recipes call an epoch, whatever the number of slices
-
-
-def hospital_of(subject: str) -> str:
-    """sub-CS4941 → CS."""
-    return subject.removeprefix("sub-")[:2]
 
 
 def split_without(hospital: str, folder: Path) -> Path:

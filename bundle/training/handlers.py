@@ -9,15 +9,15 @@ import numpy as np
 import torch
 from ignite.distributed import get_rank, one_rank_only
 from ignite.engine import Engine, Events
-from ignite.handlers import EMAHandler
-from monai.handlers import CheckpointLoader, CheckpointSaver
+from ignite.handlers import EMAHandler, ProgressBar
+from monai.handlers import CheckpointLoader, CheckpointSaver, StatsHandler
 from torch import nn
 from torch.utils.data import DistributedSampler
 
 from ..io.files import whole_file
 from ..report.figures import save_panels
 
-__all__ = ["EMA", "Pictures", "Resume", "WeightsWriter"]
+__all__ = ["EMA", "Pictures", "Resume", "WeightsWriter", "handlers_of_rank"]
 
 
 class EMA(EMAHandler):
@@ -131,3 +131,8 @@ class Resume:
             CheckpointSaver(str(self.folder), objects, epoch_level=True, save_interval=self.interval, n_saved=2).attach(
                 engine
             )
+
+
+def handlers_of_rank(handlers: Sequence[object]) -> list[object]:
+    """All of them in the first process of a distributed training; in the others those that do not talk."""
+    return [one for one in handlers if get_rank() == 0 or not isinstance(one, StatsHandler | ProgressBar)]
