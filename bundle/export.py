@@ -26,7 +26,7 @@ from .scoring.calibration import weights_hash
 __all__ = ["export", "export_name"]
 
 COPIED = ("LICENSE", "README.md", "setup.cfg", "pyproject.toml", "requirements.txt", "configs/logging.conf", "docs")
-WEIGHTS, BRAIN, CALIBRATION = "models/model.pt", "models/parts/brain_mask.pt", "models/calibration.json"
+WEIGHTS, BRAIN, CALIBRATION = "models/model.pt", "models/brain_mask/model.pt", "models/calibration.json"
 DATE = (2000, 1, 1, 0, 0, 0)  # of the files in a zip, so that the same release is the same file
 
 

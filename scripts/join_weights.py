@@ -1,4 +1,5 @@
-"""Put the separately trained parts of the default method into one file, as MONAI Label wants it.
+"""Put the separately trained parts of the default method into one file, as MONAI Label wants it, and beside it where each
+of them comes from (provenance.json).
 
 python scripts/join_weights.py --half models/model.pt runs/denoiser/weights.pt restoration=runs/disyre/weights.pt
 """
@@ -9,6 +10,8 @@ from pathlib import Path
 import torch
 
 from bundle.io.files import whole_file
+from bundle.scoring.calibration import weights_hash
+from bundle.training.provenance import read_provenance, write_provenance
 
 
 def halved(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -37,6 +40,9 @@ def main() -> None:
         joined = halved(joined)
     with whole_file(arguments.path) as temporary:
         torch.save(joined, temporary)
+    files = {"": arguments.base, **parts}
+    origins = {name: read_provenance(file) for name, file in files.items()}
+    write_provenance(arguments.path, {"sha256": weights_hash(arguments.path), "parts": origins})
 
 
 if __name__ == "__main__":

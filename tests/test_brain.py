@@ -21,7 +21,7 @@ from tests.conftest import ROOT, data_folder
 
 @pytest.fixture(scope="module")
 def find():
-    return BrainMaskd("image", ROOT / "models" / "parts" / "brain_mask.pt", precision="float32")
+    return BrainMaskd("image", ROOT / "models" / "brain_mask" / "model.pt", precision="float32")
 
 
 def metatensor(volume, affine):

@@ -158,7 +158,7 @@ def test_weights_are_plain_tensors_and_fit():
 
 def test_calibration_belongs_to_the_weights():
     entry = read_calibration(ROOT / "models" / "calibration.json", read("inference")["method"])
-    assert entry.weights == weights_hash(ROOT / "models" / "model.pt", ROOT / "models" / "parts" / "brain_mask.pt")
+    assert entry.weights == weights_hash(ROOT / "models" / "model.pt", ROOT / "models" / "brain_mask" / "model.pt")
     assert entry.voxels > 100_000
 
 

@@ -22,6 +22,7 @@ from bundle.datasets import LAYOUTS
 from bundle.errors import ScanError
 from bundle.io.nifti import write_map
 from bundle.sample import synthetic_head
+from bundle.scoring.calibration import weights_hash
 from bundle.training.inferers import FlipLoss
 from bundle.training.slices import SliceDataset
 from bundle.training.synthetic_retinas import SyntheticRetinas
@@ -113,7 +114,14 @@ def test_autoencoder_then_denoiser_then_resume(tmp_path, bids_folder, autoencode
     assert any(not torch.equal(state[key], first[key]) for key in state if key.startswith("denoiser."))
     assert not [key for key in state if "module" in key]
 
+    known = json.loads((tmp_path / "denoiser" / "provenance.json").read_text())
+    assert known["sha256"] == weights_hash(tmp_path / "denoiser" / "weights.pt")
+    assert [one["sha256"] for one in known["parents"]] == [weights_hash(autoencoder / "weights.pt")]
+    assert (known["epochs"], known["seed"], known["split"]["name"]) == (1, 2024, "split.json")
+    assert str(tmp_path) not in json.dumps(known), "no folder of the machine"
+
     log = run(tmp_path, "denoiser", bids_folder, max_epochs=2)
+    assert json.loads((tmp_path / "denoiser" / "provenance.json").read_text())["epochs"] == 2
     assert "Restored all variables" in log
     assert "epoch 1 until 2 epochs" in log
     assert len(list((tmp_path / "denoiser").glob("checkpoint_epoch=*.pt"))) == 2

@@ -39,7 +39,7 @@ def test_trainings_in_units_of_their_own(bids_folder, tmp_path):
         assert torch.equal(
             torch.load(joined)["denoiser.out.2.conv.weight"], torch.load(file)["denoiser.out.2.conv.weight"]
         )
-        assert read_calibration(unit, "fused", [joined, ROOT / "models" / "parts" / "brain_mask.pt"]).voxels
+        assert read_calibration(unit, "fused", [joined, ROOT / "models" / "brain_mask" / "model.pt"]).voxels
     made = [unit.stat().st_mtime_ns for unit in units]
     with (tmp_path / "trainings.csv").open() as file:
         table = list(csv.DictReader(file))

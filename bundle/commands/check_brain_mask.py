@@ -85,7 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    find = BrainMaskd("image", Path(bundle_root()) / "models" / "parts" / "brain_mask.pt")
+    find = BrainMaskd("image", Path(bundle_root()) / "models" / "brain_mask" / "model.pt")
     lps = np.diag([-1.0, -1.0, 1.0, 1.0])
 
     heads = SyntheticHeads(label_maps(options.label_maps, "validation"), options.count, seed=1000)

@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    find, right = BrainMaskd("image", Path(bundle_root()) / "models" / "parts" / "brain_mask.pt"), Counter()
+    find, right = BrainMaskd("image", Path(bundle_root()) / "models" / "brain_mask" / "model.pt"), Counter()
     asked = Counter()
 
     def ask(what: str, volume: np.ndarray, spacing: tuple[float, ...], stripped: bool) -> None:

@@ -230,7 +230,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataset_dir", required=True, help="BIDS root with lesion masks")
     parser.add_argument("--weights", default=str(Path(bundle_root()) / "models" / "model.pt"), help="of the main job")
     parser.add_argument(
-        "--prior", default=str(Path(bundle_root()) / "models" / "methods" / "mdps.pt"), help="of the prior of MDPS"
+        "--prior", default=str(Path(bundle_root()) / "models" / "mdps" / "model.pt"), help="of the prior of MDPS"
     )
     parser.add_argument("--output_dir", type=Path, default=Path(), help="folder of the table (default: this one)")
     parser.add_argument("--on", choices=("all", "small", "tumours"), default="all", help="which anomalies")

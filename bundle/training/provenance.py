@@ -1,0 +1,102 @@
+"""Where weights come from: a file beside them that the training writes, so that no diary has to."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ignite.distributed import one_rank_only
+from ignite.engine import Engine, Events
+
+from .. import __version__, bundle_root
+from ..io.files import whole_file
+from ..scoring.calibration import weights_hash
+
+__all__ = ["PROVENANCE", "Provenance", "read_provenance", "write_provenance"]
+
+PROVENANCE = "provenance.json"
+ABSOLUTE = re.compile(r"(?<![\w./~:])/(?:[^\s'\",\[\]/]+/)*")  # the folders of a path
+
+
+class Provenance:
+    """After every epoch, write beside the weights what made them: version and commit, command, data, seed, epochs and
+    steps so far, and the weights that it began from.
+
+    Of paths only the last name is kept: where files lie on a machine is nobody's business.
+
+    Args:
+        weights: the file that the training writes (`bundle.training.handlers.WeightsWriter`), before this handler.
+        dataset_dir: of the training.
+        split: split file, or None.
+        seed: of the training.
+        parents: weights that it begins from; None among them is left out.
+    """
+
+    def __init__(
+        self,
+        weights: str | Path,
+        dataset_dir: str | Path,
+        seed: int,
+        split: str | Path | None = None,
+        parents: Sequence[str | Path | None] = (),
+    ) -> None:
+        self.weights = Path(weights)
+        self.known = {
+            "flipmap": __version__,
+            "commit": _commit(),
+            "command": [_without_folders(part) for part in sys.argv[1:]],
+            "data": Path(dataset_dir).resolve().name,
+            "split": {"name": Path(split).name, "sha256": weights_hash(split)} if split else None,
+            "seed": seed,
+            "parents": [{"name": Path(one).name, "sha256": weights_hash(one)} for one in parents if one],
+        }
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    @one_rank_only()
+    def __call__(self, engine: Engine) -> None:
+        steps = {"epochs": engine.state.epoch, "steps": engine.state.iteration}
+        write_provenance(self.weights, {**self.known, **steps, "sha256": weights_hash(self.weights)})
+
+
+def write_provenance(weights: str | Path, known: Mapping[str, object]) -> None:
+    """Beside weights; the file is replaced whole.
+
+    Raises:
+        OutputError: when it cannot be written.
+    """
+    with whole_file(Path(weights).with_name(PROVENANCE)) as temporary:
+        temporary.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+
+
+def read_provenance(weights: str | Path) -> dict:
+    """Of weights; with no more than their name and hash where no training has left more.
+
+    Raises:
+        WeightsError: when there are no such weights.
+    """
+    path = Path(weights).with_name(PROVENANCE)
+    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    stamp = weights_hash(weights)
+    # What lies beside other weights of the same folder says nothing of these.
+    return known if known.get("sha256") == stamp else {"name": Path(weights).name, "sha256": stamp}
+
+
+def _commit() -> str | None:
+    """Of the checkout; None for an installed package, or without git."""
+    try:
+        command = ["git", "-C", bundle_root(), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
+
+
+def _without_folders(text: str) -> str:
+    """``/a/b/c`` → ``c`` wherever it stands in a text."""
+    return ABSOLUTE.sub("", text)
