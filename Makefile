@@ -36,6 +36,7 @@ acceptance-label: $(VENV)/installed
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 # The configs that people run, from the parts that they share.
 configs: $(VENV)/installed

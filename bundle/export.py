@@ -74,9 +74,9 @@ def export(modality: str, method: str, path: str | Path) -> Path:
 
 def _write(made: Path, root: Path, job: Job, configs: Sequence[Path]) -> None:
     for name in COPIED:
-        source, target = _source(root, name), made / name
+        origin, target = _source(root, name), made / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        (shutil.copytree if source.is_dir() else shutil.copy)(source, target)
+        (shutil.copytree if origin.is_dir() else shutil.copy)(origin, target)
     shutil.copytree(Path(__file__).parent, made / "bundle", ignore=_not_code)
     (made / BRAIN).parent.mkdir(parents=True)
     torch.save({key: value.clone() for key, value in job.network.state_dict().items()}, made / WEIGHTS)

@@ -91,7 +91,7 @@ class Arithmetic:
         Raises:
             GivenUp: when the owner has been given up meanwhile.
         """
-        if getattr(self._mine, "depth", 0):
+        if getattr(self._mine, "depth", 0) > 0:
             yield
             return
         ticket, owner = object(), _OWNER.get()
@@ -130,7 +130,7 @@ class Arithmetic:
                 return function(item)
 
         workers = min(self.threads, len(items))
-        if workers < 2 or getattr(self._mine, "depth", 0):
+        if workers < 2 or getattr(self._mine, "depth", 0) > 0:
             return [alone(item) for item in items]
         with ThreadPoolExecutor(workers, thread_name_prefix="slices") as pool:
             return [done.result() for done in [pool.submit(copy_context().run, alone, item) for item in items]]

@@ -13,6 +13,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from monai.bundle import ConfigParser
 
@@ -50,19 +51,17 @@ def merged(recipe: Path) -> dict:
     own = json.loads(recipe.read_text())
     files = [CONFIGS / "parts" / f"{name}.json" for name in own[PARTS]]
     if OVER not in own:
-        config = ConfigParser.load_config_files([*files, recipe])
+        config: dict = ConfigParser.load_config_files([*files, recipe])
     else:
-        parser = ConfigParser({})
+        config = {}
+        parser = ConfigParser(config)
         for key, value in (pair for file in (*files, recipe) for pair in json.loads(file.read_text()).items()):
-            if key.partition("#")[0] in parser.config:
-                parser[key] = value
-            else:
-                parser.config[key] = value
-        config = parser.config
+            place = parser if key.partition("#")[0] in config else config
+            place[key] = value
     return listed({key: value for key, value in config.items() if key not in (PARTS, OVER)})
 
 
-def listed(config: object) -> object:
+def listed(config: Any) -> Any:
     """The same with a list in the place of named handlers."""
     if not isinstance(config, dict):
         return config
@@ -79,7 +78,7 @@ def in_order(config: dict) -> dict:
     return {key: config[key] for key in (*first, *plain, *others, *(key for key in last if key in config))}
 
 
-def written(value: object, indent: int = 0) -> str:
+def written(value: Any, indent: int = 0) -> str:
     """JSON, a component a line where it is short."""
     line = json.dumps(value, ensure_ascii=False)
     named = isinstance(value, dict) and "_target_" not in value  # components by name: a line each

@@ -1,5 +1,5 @@
-"""Put the separately trained parts of the default method into one file, as MONAI Label wants it, and beside it where each
-of them comes from (provenance.json).
+"""Put the separately trained parts of the default method into one file, as MONAI Label wants it, and beside it where
+each of them comes from (provenance.json).
 
 python scripts/join_weights.py --half models/model.pt runs/denoiser/weights.pt restoration=runs/disyre/weights.pt
 """

@@ -24,7 +24,7 @@ def main() -> None:
     sites = defaultdict(list)
     for subject in sorted({case["subject"] for case in find_scans(arguments.dataset_dir)}):
         sites[hospital_of(subject)].append(subject)
-    parts = {"training": [], "validation": [], "test": []}
+    parts: dict[str, list[str]] = {"training": [], "validation": [], "test": []}
     for subjects in sites.values():
         subjects.sort(key=lambda name: hashlib.sha256(name.encode()).hexdigest())
         n_test, n_validation = (round(len(subjects) * FRACTIONS[part]) for part in ("test", "validation"))

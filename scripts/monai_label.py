@@ -69,7 +69,7 @@ def environment(folder: Path) -> Path:
         with tempfile.NamedTemporaryFile("w", suffix=".txt") as pins:
             pins.write(TORCH + "\n")
             pins.flush()
-            pip = [python, "-m", "pip", "install", "--quiet", "--prefer-binary"]
+            pip = [str(python), "-m", "pip", "install", "--quiet", "--prefer-binary"]
             env = {**os.environ, "PIP_CONSTRAINT": pins.name}
             subprocess.run([*pip, TORCH], check=True, env=env)
             subprocess.run([*pip, *LABEL, *OURS], check=True, env=env)
@@ -113,7 +113,7 @@ def serve() -> None:
         operators = library.Library("torchvision", "DEF")
         operators.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         operators.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        serve.operators = operators  # they go with it
+        vars(serve)["operators"] = operators  # they go with it
     from monailabel.main import Main
 
     sys.argv = ["monailabel", *sys.argv[2:]]

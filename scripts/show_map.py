@@ -42,13 +42,13 @@ def main() -> None:
     maps = [
         read_scan(arguments.output_dir / f"{name}_{kind}.nii.gz", labels=True) for kind in ("anomaly", "anomaly_mask")
     ]
-    scan = read_scan(arguments.scan)
-    panels = [to_axial(volume)[0].numpy() for volume in (scan, back, *maps)]
+    volumes = (read_scan(arguments.scan), back, *maps)
+    panels = [to_axial(volume)[0].numpy() for volume in volumes]
     panels[0] = panels[0] / np.percentile(panels[0], 99.5)
     panels[1] = panels[1] / np.percentile(panels[1], 99.5)
-    chosen = np.sort(np.argsort(panels[2].sum((0, 1)))[-arguments.slices :])
-    scan, back, anomaly, mask = panels
-    save_map_picture(arguments.picture, scan, anomaly, mask, chosen, restored=back)
+    chosen = sorted(np.argsort(panels[2].sum((0, 1)))[-arguments.slices :].tolist())
+    scan, restored, anomaly, mask = panels
+    save_map_picture(arguments.picture, scan, anomaly, mask, chosen, restored=restored)
     print(f"picture: {arguments.picture}")
 
 

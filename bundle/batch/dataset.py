@@ -34,14 +34,15 @@ def explain(error: Exception, case: dict) -> FlipmapError:
     """The error of ours behind an exception; else one made of it."""
     if (known := cause_of(error)) is not None:
         return known
+    where = str(case.get("image"))
     root: BaseException = error
     while (deeper := root.__cause__ or root.__context__) is not None:
         root = deeper
     logger.debug("unexpected error at %s", case.get("name"), exc_info=error)
     if isinstance(root, MemoryError) or "out of memory" in str(root).lower():
-        return ScanError(case.get("image"), "does not fit into memory", "Free memory, or lower --threads")
+        return ScanError(where, "does not fit into memory", "Free memory, or lower --threads")
     reason = f"unexpected {type(root).__name__}: {' '.join(str(root).split())}"
-    return ScanError(case.get("image"), reason, "Report it, with the log at level DEBUG")
+    return ScanError(where, reason, "Report it, with the log at level DEBUG")
 
 
 def collate_case(items: Sequence[dict]) -> dict:

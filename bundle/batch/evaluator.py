@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from typing import Any
 
 from monai.engines import SupervisedEvaluator
 
@@ -24,13 +25,13 @@ class CaseEvaluator(SupervisedEvaluator):
     written; it is named, and the next one goes on.
     """
 
-    def __init__(self, *args, postprocessing: Callable[[dict], dict] | None = None, **kwargs) -> None:
-        super().__init__(*args, postprocessing=_in_turn(postprocessing), **kwargs)
+    def __init__(self, *, postprocessing: Callable[[dict], dict] | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs, postprocessing=_in_turn(postprocessing))
         self.failures: list[FlipmapError] = []
         self.completed = 0
         self._iterated = time.perf_counter()
 
-    def _iteration(self, engine: CaseEvaluator, batchdata: dict) -> dict:
+    def _iteration(self, engine: SupervisedEvaluator, batchdata: dict) -> dict:
         case = {key: _single(batchdata.get(key)) for key in ("name", "image")}
         try:
             if FAILURE in batchdata:
@@ -60,14 +61,16 @@ class CaseEvaluator(SupervisedEvaluator):
             raise SystemExit(EXIT_CODES["some case failed"])
 
 
-def _in_turn(transform: Callable[[dict], dict] | None) -> Callable[[dict], dict] | None:
+def _in_turn(transform: Callable[[dict], dict] | None) -> Any:
     """The same, one thread of arithmetic like any other: the next case is read at the same time."""
+    if transform is None:
+        return None
 
     def transformed(item: dict) -> dict:
         with ARITHMETIC.turn():
             return transform(item)
 
-    return None if transform is None else transformed
+    return transformed
 
 
 def _single(value: object) -> object:

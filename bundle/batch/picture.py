@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from matplotlib import colormaps
@@ -38,7 +39,9 @@ def save_case_picture(
     Raises:
         OutputError: when the picture cannot be written.
     """
-    volumes = [MetaTensor(v.as_tensor().cpu(), affine=scan.affine) for v in (scan, anomaly.float(), mask.float())]
+    volumes = [
+        MetaTensor(cast(MetaTensor, v).as_tensor().float().cpu(), affine=scan.affine) for v in (scan, anomaly, mask)
+    ]
     if axial:
         volumes = [to_axial(volume) for volume in volumes]
     grey, heat, outline = (volume[0].numpy() for volume in volumes)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 from monai.data import MetaTensor
@@ -206,7 +206,7 @@ def _write_enface(job: Job, case: PlannedCase, item: dict, output: Path) -> None
 def _write_dicom(job: Job, case: PlannedCase, item: dict, output: Path) -> None:
     from ..io.dicom_results import write_parametric_map, write_segmentation
 
-    series = case.inputs["image"]
+    series = cast(DicomSeries, case.inputs["image"])
     pred, mask = (np.asarray(item[key].cpu())[0] for key in ("pred", "mask"))
     made_from = [job.fingerprint, *case.input_hashes.values()]
     title = "flipmap anomaly map" if case.units == UNITS else "flipmap raw scores, not calibrated"

@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from monai.config import KeysCollection
@@ -68,7 +69,7 @@ class SaveMapsd(Saver):
         self.units_key = units_key
         self.output_dir, self.suffixes, self.dtypes, self.source_key = Path(output_dir), suffixes, dtypes, source_key
 
-    def __call__(self, data: Mapping[Hashable, object]) -> dict:
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict:
         d = dict(data)
         meta = d[self.source_key].meta
         name = _name(d, self.source_key)
@@ -110,7 +111,7 @@ class SaveFindingsd(Saver):
         self.output_dir, self.suffix, self.source_key = Path(output_dir), suffix, source_key
         self.units_key = units_key
 
-    def __call__(self, data: Mapping[Hashable, object]) -> dict:
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict:
         d = dict(data)
         name = _name(d, self.source_key)
         for key in self.key_iterator(d):
@@ -119,8 +120,8 @@ class SaveFindingsd(Saver):
         return d
 
 
-def _name(data: Mapping[Hashable, object], source_key: str) -> str:
-    return data.get("name") or stem(data[source_key].meta["filename_or_obj"])
+def _name(data: Mapping[Hashable, Any], source_key: str) -> str:
+    return str(data.get("name") or stem(data[source_key].meta["filename_or_obj"]))
 
 
 def write_json(path: Path, content: Mapping) -> None:

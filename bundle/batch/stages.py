@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from ..threads import ARITHMETIC, owned_by
 
@@ -44,7 +44,8 @@ class Clock:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._spent, self._since = 0.0, None
+        self._spent = 0.0
+        self._since: float | None = None
         self._open, self._waiting, self._computing = False, 0, 0
         self.given_up = False
 
@@ -99,14 +100,14 @@ class Stage(Generic[Case]):
     """
 
     name: str
-    work: Callable[[Case, object, Clock], object]
+    work: Callable[[Case, Any, Clock], Any]
     most: int
 
 
 @dataclass
 class _Running(Generic[Case]):
     case: Case
-    given: object = None
+    given: Any = None
     clock: Clock = field(default_factory=Clock)
     future: Future = field(default_factory=Future)
     entered: float = 0.0  # of the clock, at the beginning of the stage
@@ -115,7 +116,7 @@ class _Running(Generic[Case]):
 def run_stages(
     cases: Sequence[Case],
     stages: Sequence[Stage],
-    finished: Callable[[Case, object], None],
+    finished: Callable[[Case, Any], None],
     failed: Callable[[Case, Exception], None],
     timeout: float | None = None,
 ) -> None:

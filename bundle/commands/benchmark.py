@@ -38,7 +38,7 @@ SLICES = 24
 #: This command, in a process of its own.
 SELF = [sys.executable, "-m", "bundle.cli", "benchmark"]
 #: Name → module and class of the method, its arguments, and how many slices are timed.
-WAYS = {
+WAYS: dict[str, tuple[str, str, dict, int]] = {
     "structured flips, one pass": ("structured_flips", "StructuredFlips", {"smoothing": 1.0}, SLICES),
     "masked chain, 10 steps": ("masked_bernoulli", "MaskedBernoulli", {"num_steps": 10}, SLICES),
     "masked chain, 200 steps, one slice at a time": (
@@ -61,7 +61,7 @@ def measured(command: list[str], threads: int, root: Path | None = None) -> tupl
     child = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, cwd=root
     )
-    output = child.stdout.read()
+    output = child.stdout.read() if child.stdout else ""
     _, status, usage = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode:

@@ -33,8 +33,7 @@ def dice(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def tell(what: str, values: list[float]) -> None:
-    values = np.array(values)
-    figures = f"mean {values.mean():.3f}, least {values.min():.3f}, most {values.max():.3f}"
+    figures = f"mean {np.mean(values):.3f}, least {min(values):.3f}, most {max(values):.3f}"
     print(f"{what}: {figures}, n = {len(values)}", flush=True)
 
 
@@ -112,9 +111,9 @@ def run(options: argparse.Namespace) -> None:
             agreement.append(dice(*masks))
     tell("Dice, mask of the FLAIR with that of the T1w of the same head", agreement)
 
-    heads, own = shares(find, sorted(options.scans.glob("sub-*/anat/*.nii.gz")))
+    whole, own = shares(find, sorted(options.scans.glob("sub-*/anat/*.nii.gz")))
     stripped, _ = shares(find, sorted(options.stripped.glob("sub-*/anat/*.nii.gz")))
-    tell("Share taken for brain, whole heads", heads)
+    tell("Share taken for brain, whole heads", whole)
     tell("Share taken for brain, the same, stripped by their own mask", own)
     tell("Share taken for brain, synthetic skulls", skulls)
     tell("Share taken for brain, T1w stripped already", stripped)

@@ -36,8 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    find, right = BrainMaskd("image", Path(bundle_root()) / "models" / "brain_mask" / "model.pt"), Counter()
-    asked = Counter()
+    find = BrainMaskd("image", Path(bundle_root()) / "models" / "brain_mask" / "model.pt")
+    right: Counter[str] = Counter()
+    asked: Counter[str] = Counter()
 
     def ask(what: str, volume: np.ndarray, spacing: tuple[float, ...], stripped: bool) -> None:
         for name, part in ((what, volume), (f"{what}, slab", slab(volume, spacing[2]))):

@@ -47,7 +47,8 @@ def healthy_scores(dataset_dir: str, every: int) -> dict[str, list[np.ndarray]]:
 
 def reached(scores: list[np.ndarray], setters: int, draws: int) -> dict[tuple[float, float | None], np.ndarray]:
     """(rate, percentile) → the rate reached over the one promised, once a draw of ``setters`` and of others."""
-    rng, ratios = np.random.RandomState(0), {(rate, sure): [] for rate in RATES for sure in PERCENTILES}
+    rng = np.random.RandomState(0)
+    ratios: dict[tuple[float, float | None], list[float]] = {(r, sure): [] for r in RATES for sure in PERCENTILES}
     for _ in tqdm(range(draws), disable=None):
         order = rng.permutation(len(scores))
         setting, tested = ([scores[n] for n in some] for some in np.split(order[: setters + TESTED], [setters]))

@@ -159,7 +159,8 @@ def tumours(dataset_dir: str) -> tuple[torch.Tensor, np.ndarray, np.ndarray, np.
         free = free_slices(np.moveaxis(label[:, 0] > 0, 0, -1))
         for part, values in zip(parts, (image, label > 0.5, brain > 0.5, free), strict=True):
             part.append(values)
-    return torch.from_numpy(np.concatenate(parts[0])), *map(np.concatenate, parts[1:]), [len(p) for p in parts[0]]
+    label, brain, free = (np.concatenate(part) for part in parts[1:])
+    return torch.from_numpy(np.concatenate(parts[0])), label, brain, free, [len(p) for p in parts[0]]
 
 
 def depths(brain: np.ndarray) -> np.ndarray:
@@ -243,14 +244,15 @@ def run(options: argparse.Namespace) -> None:
     options.output_dir.mkdir(parents=True, exist_ok=True)
     if options.on == "tumours":
         slices, wanted, inside, free, counts = tumours(options.dataset_dir)
-        rows = fusion(network, slices, wanted, inside, slices[free], inside[free], counts)
-        write(options.output_dir / "settings_tumours.csv", rows, "tumours of validation patients")
+        fused = fusion(network, slices, wanted, inside, slices[free], inside[free], counts)
+        write(options.output_dir / "settings_tumours.csv", fused, "tumours of validation patients")
         return
     slices, masks, healthy, brain = validation(options.dataset_dir, options.every, small)
     with_prior = FusedNetwork({"flips": network, "prior": load_weights(SliceUNet(residual=False), options.prior)})
     thresholds = healthy_thresholds(network, healthy)
     inside, wanted = brain.numpy() > 0.5, masks.numpy() > 0
-    rows, best = [], {}
+    rows: list[tuple[str, str, float]] = []
+    best: dict[str, float] = {}
     for name, method in tqdm(candidates(thresholds, small).items(), disable=None):
         asked = with_prior.eval() if name.startswith(MDPS) else network
         scores = in_batches(slices, lambda *batch, method=method, asked=asked: method.score(*batch, asked))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import monai.bundle
 
@@ -32,9 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     names, data = PROTOCOLS[options.protocol]
     files = [str(Path(bundle_root()) / "configs" / name) for name in ("inference.json", *names)]
-    settings = settings_of(options.set)
+    settings: dict[str, Any] = settings_of(options.set)
     check_settings(settings, monai.bundle.ConfigParser.load_config_files(files))
-    given = {data: str(options.data), "output_dir": str(options.output), "bundle_root": bundle_root()}
+    given: dict[str, Any] = {data: str(options.data), "output_dir": str(options.output), "bundle_root": bundle_root()}
     try:
         monai.bundle.run(config_file=files, **{"precision": "float32", **given, **settings})
     except Exception as error:

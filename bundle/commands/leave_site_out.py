@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import monai.bundle
 
@@ -50,7 +51,9 @@ def train(hospital: str, dataset_dir: str, folder: Path, epochs: dict[str, int])
         done = folder / part / "finished"
         if done.exists():
             continue
-        overrides = {"autoencoder_weights": weights["autoencoder"]} if part == "denoiser" else {}
+        overrides: dict[str, Any] = {"train#trainer#epoch_length": EPOCH}
+        if part == "denoiser":
+            overrides["autoencoder_weights"] = weights["autoencoder"]
         monai.bundle.run(
             config_file=str(CONFIGS / f"train_{part}.json"),
             bundle_root=bundle_root(),
@@ -59,7 +62,6 @@ def train(hospital: str, dataset_dir: str, folder: Path, epochs: dict[str, int])
             output_dir=str(folder / part),
             max_epochs=count,
             val_interval=count,
-            **{"train#trainer#epoch_length": EPOCH},
             **overrides,
         )
         done.touch()

@@ -78,7 +78,9 @@ def _plan(options: argparse.Namespace, job: Job) -> tuple[list[PlannedCase], dic
     from ..cases import with_brain_masks
     from ..datasets import find_modality
 
-    cases, passed, nothing = [], {}, None
+    cases: list[dict] = []
+    passed: dict[str, str] = {}
+    nothing = None
     try:
         how = {key: job.config.get_parsed_content(key) for key in job.modality.found_by}
         cases = find_modality(options.input, job.modality.name, **how)

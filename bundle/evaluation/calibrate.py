@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from ..arguments import check_settings
 from ..datasets import cropped_cases, training_cases
 from ..errors import FlipmapError
 from ..methods.base import SliceMethod
-from ..methods.fused import Fused, part_entry
+from ..methods.fused import Fused, part_entry, remembers_training
 from ..modalities import DEFAULT, Modality, modality_of
 from ..scoring.calibration import Calibration, weights_hash, write_calibration
 from ..scoring.described import described
@@ -154,7 +155,7 @@ class _Calibration:
         parts, seen = {name: _Remembering(part) for name, part in self._parts()}, {}
         others, trained = (self.healthy(part, parts, all_of_it=True) for part in ("validation", "training"))
         for name, part in parts.items():
-            if not part.method.remembers_training:
+            if not remembers_training(part.method):
                 self.write(part_entry(name), part.method, trained[name] + others[name], by_depth=True)
                 continue
             self.write(part_entry(name), part.method, others[name])
@@ -175,9 +176,10 @@ class _Remembering(Inferer):
     """A method that scores no volume twice: the fusion asks for what its parts have been asked for."""
 
     def __init__(self, method: Inferer) -> None:
-        self.method, self.known = method, {}
+        self.method = method
+        self.known: dict[bytes, torch.Tensor] = {}
 
-    def __call__(self, inputs: torch.Tensor, network: torch.nn.Module, *args, **kwargs) -> torch.Tensor:
+    def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args, **kwargs) -> torch.Tensor:
         """See `bundle.methods.base.SliceMethod`."""
         key = hashlib.sha256(np.ascontiguousarray(inputs.cpu().numpy()).tobytes()).digest()
         if key not in self.known:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from pathlib import Path
 
 __all__ = ["write_images", "write_tables"]
@@ -19,7 +19,7 @@ def write_images(path: Path, scored: Sequence[dict]) -> None:
             writer.writerow([image["name"], image["subject"], image["kind"], *values])
 
 
-def write_tables(folder: Path, rows: Mapping[str, Mapping], groups: Mapping[str, Sequence]) -> None:
+def write_tables(folder: Path, rows: Mapping[str, Mapping], groups: Mapping[str, Sized]) -> None:
     """``table.csv`` with every figure, ``table.md`` with the intervals beside them.
 
     Args:

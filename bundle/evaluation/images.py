@@ -134,7 +134,7 @@ def benchmark_images(
             normal = [image for image in scored if image["kind"] == NORMAL]
             rows[name] |= _reached(normal, healthy, name)
             for group, images in {"": normal, "_cropped": others}.items():
-                if images and name in (shipped or {}):
+                if images and shipped and name in shipped:
                     rows[name] |= {f"{key}{group}": rate for key, rate in _kept(images, name, shipped[name]).items()}
             rows[name] |= _drawn_auprc(scored, name)
             rows[name]["synthetic_auprc"] = _synthetic_auprc(scored, methods[name], network, device, region)
@@ -143,7 +143,7 @@ def benchmark_images(
     output_dir = Path(output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
     write_images(output_dir / "images.csv", scored)
-    last = next(reversed(methods))
+    last = list(methods)[-1]
     calibration = Calibration.fit([image["voxels"][last] for image in healthy])
     save_images(
         output_dir / "cases.png", [_shown(image, title, last, calibration) for title, image in _chosen(scored, last)]
@@ -177,7 +177,7 @@ def _scored(cases, methods, network, preprocessing, device, region, scored_ml=1.
         organ = inverted(item, item[region], preprocessing)
         inside = organ[0].numpy() > 0.5
         if image["kind"] != NORMAL:
-            masks = drawn_volume(image["scan"], tuple(1000 * float(s) for s in read.pixdim[:2]))
+            masks = drawn_volume(image["scan"], (1000 * float(read.pixdim[0]), 1000 * float(read.pixdim[1])))
             image |= {"drawn": masks, "drawn_voxels": {rule: mask[inside] for rule, mask in masks.items()}}
         image["thickness"] = _profile(item[region][0].numpy())
         for name, method in methods.items():
@@ -236,7 +236,8 @@ def _reached(normal: Sequence[dict], healthy: Sequence[dict], name: str) -> dict
 
 def _synthetic_auprc(scored: Sequence[dict], method: Inferer, network, device, region: str) -> float:
     """Pooled over the organ's voxels of tested normal images, each with synthetic anomalies of the unseen family."""
-    anomaly = RandSyntheticAnomaly(shapes=["polygon"], textures=["gain", "mirrored"]).set_random_state(0)
+    anomaly = RandSyntheticAnomaly(shapes=["polygon"], textures=["gain", "mirrored"])
+    anomaly.set_random_state(0)
     scores, masks = [], []
     for image in (image for image in scored if image["kind"] == NORMAL):
         volume, organ = (image["item"][key].as_tensor() for key in ("image", region))

@@ -71,7 +71,7 @@ def _cases(dataset_dir: str | Path, split: str | None = None, part: str = "test"
 def _scored(cases: Sequence[dict], jobs: Mapping[str, Job]) -> tuple[dict[str, MethodScores], list[CasePanel]]:
     """Calibrated maps of every row, and the cases of the last row by rank."""
     first, kept = next(iter(jobs.values())), {name: MethodScores() for name in jobs}
-    last, ranked = next(reversed(jobs)), []
+    last, ranked = list(jobs)[-1], []
     for case in cases:
         prepared = prepare(case, first.preprocessing)
         for name, job in jobs.items():

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from ..batch.job import Job
 from ..errors import FlipmapError
-from ..methods.fused import Fused, part_entry
+from ..methods.fused import Fused, part_entry, remembers_training
 from ..modalities import DEFAULT, modality_of
 from ..scoring.calibration import UNCALIBRATED
 
@@ -45,8 +45,8 @@ def seen_methods(jobs: Mapping[str, Job], names: list[str]) -> dict:
     for name in names:
         method = jobs[name].inferer
         if isinstance(method, Fused):
-            known = method.methods
-            entries = {part: part_entry(part, seen=True) for part in known if known[part].remembers_training}
+            parts = method.methods.items()
+            entries = {name: part_entry(name, seen=True) for name, part in parts if remembers_training(part)}
             method = method.with_entries(entries)
         chosen[name] = method
     return chosen

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.inferers import Inferer
-from monai.transforms import Invertd
+from monai.transforms import Invertd, InvertibleTransform
 
 from ..io.nifti import read_scan
 from ..transforms.background import background_to_zero
@@ -44,7 +45,7 @@ class Prepared:
     head: np.ndarray
     brain: np.ndarray
     healthy: np.ndarray
-    spacing: tuple[float, float, float]
+    spacing: tuple[float, ...]
     depth: np.ndarray
 
     @property
@@ -105,12 +106,10 @@ def score_case(
 def inverted(item: dict, values: torch.Tensor | np.ndarray, preprocessing: Callable) -> MetaTensor:
     """Values (1, X, Y, Z) on the model's grid, back on the scan's own."""
     image = item["image"]
-    values = MetaTensor(
-        torch.as_tensor(np.asarray(values)), meta=image.meta, applied_operations=image.applied_operations
-    )
-    return _inverted(values, preprocessing, "image")
+    noted = {"meta": image.meta, "applied_operations": image.applied_operations}
+    return _inverted(MetaTensor(torch.as_tensor(np.asarray(values)), **noted), preprocessing, "image")
 
 
 def _inverted(values: MetaTensor, preprocessing: Callable, key: str) -> MetaTensor:
     """What the preprocessing did to the values of a key, undone."""
-    return Invertd(key, preprocessing, nearest_interp=False)({key: values})[key]
+    return Invertd(key, cast(InvertibleTransform, preprocessing), nearest_interp=False)({key: values})[key]

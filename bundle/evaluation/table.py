@@ -140,7 +140,7 @@ def benchmark(
         _markdown(rows, len(cases), len(healthy_cases), seen, percentile), encoding="utf-8"
     )
     save_curves(output_dir / "curves.png", {n: Pooled.of(k.masked(), k.lesions).curve() for n, k in kept.items()})
-    last = next(reversed(methods))
+    last = list(methods)[-1]
     patients = patient_rows(kept, last, known[last].threshold(RATES[0]))
     write_rows(output_dir / "patients.csv", patients)
     if group_of:
@@ -148,8 +148,8 @@ def benchmark(
     panels = []
     for title, name in chosen_cases(patients).items():
         case = prepare(next(c for c in cases if c["name"] == name), preprocessing)
-        scores = score_case(case, methods[last], (others or {}).get(last, network), preprocessing, device).scores
-        panels.append(CasePanel(title, case.intensity, case.lesion, np.where(case.brain, known[last](scores), 0)))
+        raw = score_case(case, methods[last], (others or {}).get(last, network), preprocessing, device).scores
+        panels.append(CasePanel(title, case.intensity, case.lesion, np.where(case.brain, known[last](raw), 0)))
     save_cases(output_dir / "cases.png", panels)
     return rows
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -52,7 +52,7 @@ def ensure_calibration(
     Returns:
         the config of the main job with these weights.
     """
-    ids = {
+    ids: dict[str, Any] = {
         "weights": str(_with_lesions(Path(weights), Path(folder))),
         "tables": str(Path(folder) / "calibration.json"),
         "network_def#restoration": "$None",  # None itself would be taken for no override

@@ -12,6 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from monai.data import MetaTensor
@@ -80,7 +81,7 @@ def find_series(root: str | Path) -> list[DicomSeries]:
     Raises:
         DatasetError: when no file below ``root`` is DICOM.
     """
-    headers: dict[str, list[tuple[Path, object]]] = defaultdict(list)
+    headers: dict[str, list[tuple[Path, Any]]] = defaultdict(list)
     for path, header in _headers(Path(root).expanduser()):
         headers[str(header.get("SeriesInstanceUID", "no UID"))].append((path, header))
     if not headers:
@@ -128,7 +129,7 @@ def volume_of(images: Sequence):
     return highdicom.get_volume_from_series(images, dtype=np.float32, perpendicular_tol=TILT, rtol=UNEVEN)
 
 
-def _headers(root: Path) -> Iterator[tuple[Path, object]]:
+def _headers(root: Path) -> Iterator[tuple[Path, Any]]:
     import pydicom
     from pydicom.errors import InvalidDicomError
 
@@ -146,7 +147,7 @@ def _headers(root: Path) -> Iterator[tuple[Path, object]]:
             yield path, header
 
 
-def _series(uid: str, members: Sequence[tuple[Path, object]]) -> DicomSeries:
+def _series(uid: str, members: Sequence[tuple[Path, Any]]) -> DicomSeries:
     first = members[0][1]
     description = " ".join(str(first.get(tag, "")) for tag in ("SeriesDescription", "ProtocolName")).strip()
     headers = [header for _, header in members]

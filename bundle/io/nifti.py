@@ -9,6 +9,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import numpy.typing as npt
 import torch
 from monai.data import MetaTensor
 
@@ -43,18 +44,16 @@ def read_scan(path: str | Path | Sequence[str | Path], channels: int = 1, labels
             complex numbers, or a mask or label map.
     """
     paths = [path] if isinstance(path, (str, Path)) else list(path)
-    volumes, affine = [], None
-    for one in paths:
-        volume, its_affine, unit = _read_volume(Path(one), channels if len(paths) == 1 else 1, labels)
-        if affine is not None and (volume.shape[1:] != volumes[0].shape[1:] or not np.allclose(its_affine, affine)):
+    volumes = [_read_volume(Path(one), channels if len(paths) == 1 else 1, labels) for one in paths]
+    first, affine, unit = volumes[0]
+    for one, (volume, its_affine, _) in zip(paths, volumes, strict=True):
+        if volume.shape[1:] != first.shape[1:] or not np.allclose(its_affine, affine):
             raise ScanError(one, f"not on the grid of {paths[0]}", "Register and resample the contrasts to one grid")
-        affine = its_affine
-        volumes.append(volume)
-    data = np.concatenate(volumes)
+    data = np.concatenate([volume for volume, _, _ in volumes])
     if len(data) != channels:
         raise ScanError(paths[0], f"{len(data)} contrasts, the network takes {channels}", "Give the contrasts it takes")
     meta = _meta(paths[0], affine, unit, data.shape[1:])
-    return MetaTensor(torch.from_numpy(data), affine=_millimetres(affine, unit), meta=meta)
+    return MetaTensor(torch.from_numpy(data), affine=torch.from_numpy(_millimetres(affine, unit)), meta=meta)
 
 
 def _meta(name: str | Path, affine: np.ndarray, unit: str, shape: Sequence[int]) -> dict:
@@ -88,7 +87,9 @@ def scan_from_array(array: np.ndarray, affine: np.ndarray, name: str = "array") 
     _check_values(name, data[None], labels=False)
     _check_is_no_label_map(name, data[None])
     affine = _checked_affine(name, affine)
-    return MetaTensor(torch.from_numpy(data[None]), affine=affine, meta=_meta(name, affine, "mm", data.shape))
+    return MetaTensor(
+        torch.from_numpy(data[None]), affine=torch.from_numpy(affine), meta=_meta(name, affine, "mm", data.shape)
+    )
 
 
 def _read_volume(path: Path, channels: int, labels: bool) -> tuple[np.ndarray, np.ndarray, str]:
@@ -134,7 +135,7 @@ def _check_values(path: str | Path, data: np.ndarray, labels: bool) -> None:
 def _check_numbers(path: str | Path, dtype: np.dtype) -> None:
     if dtype.fields:
         raise ScanError(
-            path, f"a picture in colours ({', '.join(dtype.names)})", "Give the scan itself, one number a voxel"
+            path, f"a picture in colours ({', '.join(dtype.names or ())})", "Give the scan itself, one number a voxel"
         )
     if np.issubdtype(dtype, np.complexfloating):
         raise ScanError(path, "complex numbers", "Give the magnitude")
@@ -163,7 +164,7 @@ def write_map(
     path: str | Path,
     data: np.ndarray,
     affine: np.ndarray,
-    dtype: type = np.float32,
+    dtype: npt.DTypeLike = np.float32,
     unit: str = "mm",
     description: str = "",
 ) -> None:

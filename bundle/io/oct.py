@@ -82,8 +82,8 @@ def oct_scan(name: str | Path, bscans: np.ndarray, voxel_um: Sequence[float] | N
         raise ScanError(name, f"{int((~np.isfinite(data)).sum())} pixels are NaN or infinite", "Replace them")
     if data.min() == data.max():
         raise ScanError(name, f"every pixel is {data.flat[0]:g}", "Check the export: there is no image in it")
-    known = voxel_um is not None
-    size = [*voxel_um, *ASSUMED_UM[len(voxel_um) :]] if known else list(ASSUMED_UM)
+    known, given = voxel_um is not None, list(voxel_um or ())
+    size = [*given, *ASSUMED_UM[len(given) :]]
     if min(size) <= 0:
         raise ScanError(name, f"a voxel size of {size} µm", "Give voxel_um: X, Y and Z, each above 0")
     affine = np.diag([size[0], -size[1], size[2], 1000.0]) / 1000
@@ -95,7 +95,7 @@ def oct_scan(name: str | Path, bscans: np.ndarray, voxel_um: Sequence[float] | N
         "spatial_shape": np.array(data.shape[::-1]),
     }
     volume = np.ascontiguousarray(data.transpose(2, 1, 0))[None]
-    return MetaTensor(torch.from_numpy(volume), affine=affine, meta=meta)
+    return MetaTensor(torch.from_numpy(volume), affine=torch.from_numpy(affine), meta=meta)
 
 
 def _from_pictures(where: str | Path, files: Sequence[Path], voxel_um: Sequence[float] | None) -> MetaTensor:

@@ -61,7 +61,8 @@ def _chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
 def _compressed(chunk: bytes) -> np.ndarray:
     """B-scans as JPEG 2000, one after the other."""
     width, height, count = _unpacked("<3I", chunk, 9)
-    at, bscans = 25, []
+    at = 25
+    bscans: list[np.ndarray] = []
     while len(bscans) < count:
         (size,) = _unpacked("<I", chunk, at)
         bscan = np.asarray(Image.open(io.BytesIO(chunk[at + 4 : at + 4 + size])), dtype=np.float32)

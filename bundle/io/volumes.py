@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import nibabel as nib
 import numpy as np
@@ -96,7 +97,7 @@ def ending_of(path: str | Path) -> str:
 
 
 def _nibabel(path: Path) -> Volume:
-    image = nib.load(path)
+    image = cast(nib.spatialimages.SpatialImage, nib.load(path))
     unit = image.header.get_xyzt_units()[0] if hasattr(image.header, "get_xyzt_units") else "mm"
     return Volume(
         image.shape,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from abc import abstractmethod
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -14,12 +15,16 @@ from monai.utils import convert_to_dst_type
 from scipy import ndimage
 
 from ..networks.anomaly_network import AnomalyNetwork
+from ..networks.protocol import SliceNetwork
 from ..networks.weights import in_fast_layout
 from ..precision import autocast
 from ..scoring.guided import sharpened
 from ..threads import ARITHMETIC
 
 __all__ = ["SliceMethod", "smoothed_across", "something"]
+
+#: The network that a method asks; MONAI's Inferer says "any callable", which says less.
+Network = TypeVar("Network", bound=SliceNetwork)
 
 
 def smoothed_across(scores: np.ndarray, sigma: float) -> np.ndarray:
@@ -33,7 +38,7 @@ def something(volumes: torch.Tensor, channels: int) -> torch.Tensor:
     return functools.reduce(torch.maximum, volumes.split(1, channels)) > 0
 
 
-class SliceMethod(Inferer):
+class SliceMethod(Inferer, Generic[Network]):
     """A method that scores axial slices. It keeps nothing between calls: one object may serve every request.
 
     On a CPU the slices go over the threads of `bundle.threads.ARITHMETIC`.
@@ -78,7 +83,7 @@ class SliceMethod(Inferer):
         self.smoothing, self.sharpening, self.across = smoothing, sharpening, across
 
     @abstractmethod
-    def score(self, slices: torch.Tensor, numbers: torch.Tensor, network: AnomalyNetwork) -> torch.Tensor:
+    def score(self, slices: torch.Tensor, numbers: torch.Tensor, network: Network) -> torch.Tensor:
         """Score a batch of slices.
 
         Args:
@@ -103,7 +108,7 @@ class SliceMethod(Inferer):
             scores = torch.from_numpy(ndimage.gaussian_filter(scores.cpu().numpy(), sigma)).to(scores.device)
         return sharpened(scores, slices, self.sharpening * self.coarsen) if self.sharpening else scores
 
-    def __call__(self, inputs: torch.Tensor, network: AnomalyNetwork, *args, **kwargs) -> torch.Tensor:
+    def __call__(self, inputs: torch.Tensor, network: Network, *args, **kwargs) -> torch.Tensor:
         """Map volumes.
 
         Args:
@@ -120,7 +125,7 @@ class SliceMethod(Inferer):
         return convert_to_dst_type(maps, inputs)[0] if isinstance(inputs, MetaTensor) else maps
 
     @torch.no_grad()
-    def _map(self, volume: torch.Tensor, network: AnomalyNetwork) -> torch.Tensor:
+    def _map(self, volume: torch.Tensor, network: Network) -> torch.Tensor:
         slices = volume.movedim(-1, 0)
         multiple = network.multiple * self.coarsen
         extra = [-size % multiple for size in slices.shape[2:]]

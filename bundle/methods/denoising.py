@@ -8,6 +8,7 @@ the map is |x − f(x)|. Here f is `bundle.networks.slice_unet.SliceUNet` at a f
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ __all__ = ["Denoising", "RandCoarseNoised"]
 TIME = 1  # what the UNet is told: it knows one kind of noise
 
 
-class Denoising(SliceMethod):
+class Denoising(SliceMethod[SliceUNet]):
     """The residual as a MONAI inferer.
 
     Args:
@@ -66,7 +67,7 @@ class RandCoarseNoised(MapTransform, Randomizable):
         self.std, self.cells = std, cells
         self.donor_key, self.twin_key, self.severity_key = donor_key, twin_key, severity_key
 
-    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict:
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict:
         d = dict(data)
         d.pop(self.donor_key, None)
         for key in self.key_iterator(d):

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import torch
 
+from ..errors import WeightsError
 from ..networks.anomaly_network import AnomalyNetwork
 from ..networks.slice_unet import SliceUNet
 from ..scoring.differences import difference
@@ -24,7 +25,7 @@ __all__ = ["SEVERITIES", "Disyre"]
 SEVERITIES = 100  # T
 
 
-class Disyre(SliceMethod):
+class Disyre(SliceMethod[SliceUNet | AnomalyNetwork]):
     """Both forms as a MONAI inferer. P(x, t) is the network, or the restoration in an `AnomalyNetwork`.
 
     Args:
@@ -49,10 +50,11 @@ class Disyre(SliceMethod):
         self.difference = difference(score_with)
 
     def score(self, slices: torch.Tensor, numbers: torch.Tensor, network: SliceUNet | AnomalyNetwork) -> torch.Tensor:
-        slices, network = slices.float(), getattr(network, "restoration", None) or network
+        slices, restoration = slices.float(), _restoration(network)
         if self.stepwise:
-            return self.difference(slices, self.restore_stepwise(slices, network))
-        return torch.stack([self.difference(slices, _restored(slices, t, network)) for t in self.severities]).mean(0)
+            return self.difference(slices, self.restore_stepwise(slices, restoration))
+        restored = (_restored(slices, severity, restoration) for severity in self.severities)
+        return torch.stack([self.difference(slices, one) for one in restored]).mean(0)
 
     def restore_stepwise(self, slices: torch.Tensor, network: SliceUNet) -> torch.Tensor:
         """x_0 of the step-wise form, (N, C, H, W)."""
@@ -61,6 +63,13 @@ class Disyre(SliceMethod):
         for t, following in zip(steps, [*steps[1:], 0], strict=True):
             current = current + (t - following) / t * (_restored(current, t, network) - current)
         return current
+
+
+def _restoration(network: SliceUNet | AnomalyNetwork) -> SliceUNet:
+    unet = network.restoration if isinstance(network, AnomalyNetwork) else network
+    if unet is None:
+        raise WeightsError("the network", "has no restoration", "Give weights with one, as models/model.pt")
+    return unet
 
 
 def _restored(slices: torch.Tensor, severity: int, network: SliceUNet) -> torch.Tensor:

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.inferers import Inferer
 from monai.utils import convert_to_dst_type
-from torch import nn
 
+from ..networks.fused_network import FusedNetwork
 from ..scoring.calibration import Calibration, read_calibration
 from ..scoring.described import described
 from ..threads import ARITHMETIC
 from ..transforms.brain_depth import brain_depth
 from .base import smoothed_across, something
 
-__all__ = ["Fused", "part_entry"]
+__all__ = ["Fused", "part_entry", "remembers_training"]
 
 
 def part_entry(name: str, seen: bool = False) -> str:
@@ -31,6 +32,11 @@ def part_entry(name: str, seen: bool = False) -> str:
         seen: the entry for the patients that trained its network, who score lower.
     """
     return f"fused.{name}_seen" if seen else f"fused.{name}"
+
+
+def remembers_training(method: Inferer) -> bool:
+    """Whether scores are lower on the scans that trained the network of a method, so that these cannot calibrate."""
+    return bool(getattr(method, "remembers_training", True))
 
 
 class Fused(Inferer):
@@ -87,7 +93,7 @@ class Fused(Inferer):
         twin.methods = {name: methods[name] for name in self.methods}
         return twin
 
-    def __call__(self, inputs: torch.Tensor, network: nn.Module, *args, **kwargs) -> torch.Tensor:
+    def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args, **kwargs) -> torch.Tensor:
         """Map volumes.
 
         Args:
@@ -100,7 +106,7 @@ class Fused(Inferer):
         inside = something(inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs, 1).cpu().numpy()
         raw = {}
         for name, method in self.methods.items():
-            asked = network.parts[self.networks[name]] if name in self.networks else network
+            asked = cast(FusedNetwork, network).parts[self.networks[name]] if name in self.networks else network
             raw[name] = method(inputs, asked).cpu().numpy()[inside]
         depth = brain_depth(inputs)
         total = np.zeros(inside.shape, np.float32)

@@ -19,7 +19,7 @@ from .masked_bernoulli import SliceNoise
 __all__ = ["BitLikelihood"]
 
 
-class BitLikelihood(SliceMethod):
+class BitLikelihood(SliceMethod[AnomalyNetwork]):
     """Negative log-likelihood of the bits under random flips.
 
     Args:

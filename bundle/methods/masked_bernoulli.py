@@ -75,7 +75,7 @@ def restore_masked(
     raise AssertionError("the last timestep leads to 0")
 
 
-class MaskedBernoulli(SliceMethod):
+class MaskedBernoulli(SliceMethod[AnomalyNetwork]):
     """The paper's method as a MONAI inferer.
 
     Args:

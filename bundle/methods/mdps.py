@@ -14,12 +14,15 @@ binary autoencoder's encoder (1 − cosine; the reference's are ImageNet's) and 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from monai.networks.schedulers import DDIMScheduler
 
+from ..networks.anomaly_network import AnomalyNetwork
 from ..networks.binary_autoencoder import BinaryAutoencoder
 from ..networks.fused_network import FusedNetwork
 from ..scoring.differences import difference
@@ -61,6 +64,10 @@ def guided_noise(
     return noise.detach()
 
 
+def _at(prior: Callable[[torch.Tensor, int], torch.Tensor], t: int, sample: torch.Tensor) -> torch.Tensor:
+    return prior(sample, t)
+
+
 def posterior_sample(
     observed: torch.Tensor,
     healthy: torch.Tensor,
@@ -93,7 +100,7 @@ def posterior_sample(
     bars = [float(scheduler.alphas_cumprod[t]) for t in timesteps] + [1.0]
     sample = noised(bars[0])
     for t, bar, following in zip(timesteps, bars, bars[1:], strict=False):
-        epsilon = guided_noise(sample, observed, healthy, bar, lambda x, t=t: prior(x, t), weight)
+        epsilon = guided_noise(sample, observed, healthy, bar, functools.partial(_at, prior, t), weight)
         clean = ((sample - (1 - bar) ** 0.5 * epsilon) / bar**0.5).clamp(-1, 1)
         sigma = ((1 - following) / (1 - bar) * (1 - bar / following)) ** 0.5  # DDIM (arXiv 2010.02502, eq. 16), η = 1
         sample = following**0.5 * clean + max(1 - following - sigma**2, 0) ** 0.5 * epsilon
@@ -114,7 +121,7 @@ def feature_distance(autoencoder: BinaryAutoencoder, first: torch.Tensor, second
     Returns:
         (N, 1, H, W), in [0, 2].
     """
-    size, total, levels = first.shape[2:], 0.0, 0
+    size, total, levels = first.shape[2:], torch.zeros_like(first[:, :1]), 0
     both = torch.cat([first, second])
     for block in autoencoder.encoder.blocks[:-1]:
         both = block(both)
@@ -126,7 +133,7 @@ def feature_distance(autoencoder: BinaryAutoencoder, first: torch.Tensor, second
     return total / levels
 
 
-class Mdps(SliceMethod):
+class Mdps(SliceMethod[FusedNetwork]):
     """Both stages as a MONAI inferer. Its network is a `FusedNetwork` of ``prior`` and ``flips`` (for the features).
 
     Args:
@@ -172,7 +179,7 @@ class Mdps(SliceMethod):
         self, slices: torch.Tensor, healthy: torch.Tensor, numbers: torch.Tensor, network: FusedNetwork, keep: bool
     ) -> torch.Tensor:
         """Map of one stage, averaged over samples."""
-        prior, autoencoder = network.parts["prior"], network.parts["flips"].autoencoder
+        prior, autoencoder = network.parts["prior"], cast(AnomalyNetwork, network.parts["flips"]).autoencoder
 
         def epsilon(sample: torch.Tensor, t: int) -> torch.Tensor:
             return prior(sample, torch.full((len(sample),), t, device=sample.device)).float()

@@ -11,7 +11,7 @@ from .base import SliceMethod
 __all__ = ["Reconstruction"]
 
 
-class Reconstruction(SliceMethod):
+class Reconstruction(SliceMethod[AnomalyNetwork]):
     """|x − D(E(x))|.
 
     Args:

@@ -24,7 +24,7 @@ FLIPS = "flips"
 BOTH = "both"
 
 
-class StructuredFlips(SliceMethod):
+class StructuredFlips(SliceMethod[AnomalyNetwork]):
     """One pass as a MONAI inferer.
 
     Args:

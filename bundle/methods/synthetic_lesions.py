@@ -11,6 +11,7 @@ import torch
 from monai.data import MetaTensor
 from monai.utils import convert_to_dst_type
 
+from ..errors import WeightsError
 from ..networks.anomaly_network import AnomalyNetwork
 from ..networks.lesion_unet import BRIGHTER, DARKER, LesionUNet
 from ..transforms.brain_depth import brain_depth
@@ -23,7 +24,7 @@ SIGNS = {"brighter": (BRIGHTER,), "darker": (DARKER,), "either": (BRIGHTER, DARK
 MARGIN = 8  # voxels around the brain that the UNet is given
 
 
-class SyntheticLesions(SliceMethod):
+class SyntheticLesions(SliceMethod[AnomalyNetwork | LesionUNet]):
     """One pass as a MONAI inferer.
 
     Args:
@@ -44,7 +45,7 @@ class SyntheticLesions(SliceMethod):
             raise ValueError(f"dark_share {dark_share} is not between 0 and 1")
         self.sign, self.dark_share = sign, dark_share
 
-    def __call__(self, inputs: torch.Tensor, network: AnomalyNetwork, *args, **kwargs) -> torch.Tensor:
+    def __call__(self, inputs: torch.Tensor, network: AnomalyNetwork | LesionUNet, *args, **kwargs) -> torch.Tensor:
         """Map volumes, see `SliceMethod`. The brain is where the preprocessing has noted a depth
         (`bundle.transforms.brain_depth`), or else all that is not zero.
         """
@@ -59,7 +60,9 @@ class SyntheticLesions(SliceMethod):
 
     def score(self, slices: torch.Tensor, numbers: torch.Tensor, network: AnomalyNetwork | LesionUNet) -> torch.Tensor:
         """Of slices with their brain as the last channel (N, C + 1, H, W)."""
-        unet = getattr(network, "lesions", None) or network
+        unet = network.lesions if isinstance(network, AnomalyNetwork) else network
+        if unet is None:
+            raise WeightsError("the network", "has no UNet of synthetic lesions", "Give weights with one")
         answer = torch.sigmoid(unet(slices[:, :-1], slices[:, -1:]).float())
         if self.sign == "either":
             answer[:, DARKER] *= self.dark_share

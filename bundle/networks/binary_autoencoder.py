@@ -8,6 +8,7 @@ Bernoulli code between them.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from monai.networks.nets.autoencoderkl import Decoder, Encoder
@@ -57,7 +58,7 @@ class BinaryAutoencoder(nn.Module):
         attention: bool = False,
     ) -> None:
         super().__init__()
-        shared = {
+        shared: dict[str, Any] = {
             "spatial_dims": spatial_dims,
             "channels": tuple(channels),
             "num_res_blocks": (num_res_blocks,) * len(channels),

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import nn
 
+from .protocol import SliceNetwork
 from .weights import load_weights
 
 __all__ = ["FusedNetwork", "load_parts"]
@@ -28,7 +30,7 @@ class FusedNetwork(nn.Module):
     @property
     def multiple(self) -> int:
         """Every spatial size of an image is a multiple of this."""
-        return math.lcm(*(part.multiple for part in self.parts.values()))
+        return math.lcm(*(cast(SliceNetwork, part).multiple for part in self.parts.values()))
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """What the first of the networks makes of an image."""

@@ -6,22 +6,26 @@ import pickle
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from ..errors import WeightsError
+from .protocol import SliceNetwork
 
 __all__ = ["in_fast_layout", "load_weights"]
 
+Module = TypeVar("Module", bound=nn.Module)
+Network = TypeVar("Network", bound="nn.Module | SliceNetwork")
 #: Dimensions of a kernel → channels last.
 LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
-_LAID_OUT: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+_LAID_OUT: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
-def load_weights(network: nn.Module, path: str | Path, without: Sequence[str] = ()) -> nn.Module:
+def load_weights(network: Module, path: str | Path, without: Sequence[str] = ()) -> Module:
     """Load a state dict strictly, tensors only, and lay it out in memory as convolutions on a CPU like it best.
 
     Args:
@@ -44,7 +48,7 @@ def load_weights(network: nn.Module, path: str | Path, without: Sequence[str] = 
     return in_fast_layout(network)
 
 
-def in_fast_layout(network: nn.Module) -> nn.Module:
+def in_fast_layout(network: Network) -> Network:
     """Kernels with their channels last: a quarter faster on CPUs than PyTorch's own order, and the same numbers."""
     if network not in _LAID_OUT:  # going through hundreds of modules is slow, and methods ask before every scan
         for parameter in network.parameters():

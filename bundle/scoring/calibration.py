@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -105,8 +106,8 @@ class Calibration:
             ValueError: when no voxel is given, all scores are equal, or ``percentile`` is not between 0 and 1.
         """
         table, layers = tail_table(healthy, percentile), []
-        for nearest, deepest in zip(DEPTHS_MM, (*DEPTHS_MM[1:], np.inf), strict=True) if depths is not None else ():
-            pairs = zip(healthy, depths, strict=True)
+        pairs = [] if depths is None else list(zip(healthy, depths, strict=True))
+        for nearest, deepest in zip(DEPTHS_MM, (*DEPTHS_MM[1:], np.inf), strict=True) if pairs else ():
             layer = [scores[(depth >= nearest) & (depth < deepest)] for scores, depth in pairs]
             layers.append(tail_table(layer, percentile) if sum(map(len, layer)) >= LEAST_VOXELS else table)
         voxels, patients = sum(map(np.size, healthy)), sum(np.size(one) > 0 for one in healthy)
@@ -132,7 +133,7 @@ class Calibration:
         """
         if depth is None or not self.layers:
             return values_of((self.score, self.value), score, capped)
-        middles = [*(np.mean(pair) for pair in pairwise(DEPTHS_MM)), DEPTHS_MM[-1]]
+        middles = [*(sum(pair) / 2 for pair in pairwise(DEPTHS_MM)), DEPTHS_MM[-1]]
         place = np.interp(depth, middles, np.arange(len(middles)))
         value = np.zeros(np.shape(score), np.float32)
         for number, table in enumerate(self.layers):
@@ -174,7 +175,7 @@ class Calibrated(MapTransform):
         self.calibration = None if raw else read_calibration(path, method, weights, described(**(parts or {})))
         self.units_key, self.end_key = units_key, end_key
 
-    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict:
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict:
         d = dict(data)
         d[self.units_key] = UNITS if self.calibration else RAW_UNITS
         if self.calibration is None:

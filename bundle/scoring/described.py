@@ -7,7 +7,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import PurePath
 
 import numpy as np
@@ -83,10 +83,10 @@ def _walk(name: str, value: object, found: dict[str, Setting]) -> None:
         found[name] = fingerprint_of({"content": json.dumps(content, sort_keys=True, default=str)})
     elif isinstance(value, (nn.Module, torch.Tensor, np.ndarray, PurePath, torch.device, torch.dtype, type)):
         return
-    elif isinstance(value, Callable) and hasattr(value, "__qualname__"):
-        found[name] = value.__qualname__
+    elif callable(value) and hasattr(value, "__qualname__"):
+        found[name] = str(value.__qualname__)
     elif isinstance(getattr(value, "transforms", None), (list, tuple)):  # a Compose
-        _walk(name, value.transforms, found)
+        _walk(name, vars(value)["transforms"], found)
     elif hasattr(value, "__dict__") and not isinstance(value, np.random.RandomState):
         found[f"{name}.{type(value).__name__}"] = PRESENT
         if not type(value).__module__.startswith(OURS):

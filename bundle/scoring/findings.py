@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -109,7 +110,8 @@ def _significant(value: float) -> float:
 
 
 def _world(affine: np.ndarray, voxel: np.ndarray) -> tuple[float, float, float]:
-    return tuple(round(float(c), 3) for c in (np.asarray(affine, dtype=float) @ [*voxel, 1.0])[:3])
+    x, y, z = (round(float(c), 3) for c in (np.asarray(affine, dtype=float) @ [*voxel, 1.0])[:3])
+    return x, y, z
 
 
 def case_score(anomaly: np.ndarray, affine: np.ndarray, scored_ml: float = SCORED_ML) -> float:
@@ -141,7 +143,7 @@ class SmoothMapd(MapTransform):
         super().__init__(keys)
         self.sigma_mm = sigma_mm
 
-    def __call__(self, data: Mapping[Hashable, MetaTensor]) -> dict:
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict:
         d = dict(data)
         for key in self.key_iterator(d):
             if self.sigma_mm > 0:
@@ -163,7 +165,7 @@ class RemoveSmalld(MapTransform):
         super().__init__(keys)
         self.min_ml = min_ml
 
-    def __call__(self, data: Mapping[Hashable, MetaTensor]) -> dict:
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict:
         d = dict(data)
         for key in self.key_iterator(d):
             if self.min_ml > 0:
@@ -208,7 +210,7 @@ class FindFindingsd(MapTransform):
         self.threshold, self.mask_key, self.findings_key = threshold, mask_key, findings_key
         self.region_key, self.scored_ml, self.method = region_key, scored_ml, method
 
-    def __call__(self, data: Mapping[Hashable, MetaTensor]) -> dict:
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict:
         d = dict(data)
         for key in self.key_iterator(d):
             anomaly, mask = (d[k].cpu().numpy()[0] for k in (key, self.mask_key))

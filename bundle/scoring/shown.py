@@ -6,6 +6,7 @@ Only MONAI Label asks for it; in `monai.bundle run` the map stays.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,7 +60,7 @@ class ShownAsd(MapTransform):
         self.threshold, self.mask_key = float(threshold), mask_key
         self.findings_key, self.dtype_key, self.label_key = findings_key, dtype_key, label_key
 
-    def __call__(self, data: Mapping[Hashable, object]) -> dict:
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict:
         d = dict(data)
         show = self.show
         if show == "auto":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -34,7 +35,7 @@ class EMA(EMAHandler):
             model, momentum=1 - decay, momentum_warmup=min(0.1, 100 * (1 - decay)), warmup_iters=warmup_iters
         )
 
-    def attach(self, engine: Engine) -> None:
+    def attach(self, engine: Engine) -> None:  # type: ignore[override]  # as MONAI attaches handlers
         super().attach(engine, name="ema_momentum", event=Events.ITERATION_COMPLETED)
 
 
@@ -96,7 +97,8 @@ class Pictures:
 
     @one_rank_only()
     def __call__(self, engine: Engine) -> None:
-        rows = [[self._panel(item, column) for column in self.columns] for item in engine.state.output[: self.rows]]
+        items = cast("list[dict]", engine.state.output)[: self.rows]
+        rows = [[self._panel(item, column) for column in self.columns] for item in items]
         save_panels(self.folder / f"epoch_{engine.state.epoch:04d}.png", rows, self.columns)
 
     @staticmethod
@@ -122,11 +124,11 @@ class Resume:
 
     def attach(self, engine: Engine) -> None:
         objects = {"trainer": engine, **self.objects}
-        if self.sampler is not None:
-            engine.add_event_handler(Events.EPOCH_STARTED, lambda e: self.sampler.set_epoch(e.state.epoch))
+        if (sampler := self.sampler) is not None:
+            engine.add_event_handler(Events.EPOCH_STARTED, lambda e: sampler.set_epoch(e.state.epoch))
         found = sorted(self.folder.glob("checkpoint_epoch=*.pt"), key=lambda path: path.stat().st_mtime)
         if found:
-            CheckpointLoader(str(found[-1]), objects, map_location=engine.state.device).attach(engine)
+            CheckpointLoader(str(found[-1]), objects, map_location=vars(engine.state)["device"]).attach(engine)
         if get_rank() == 0:
             CheckpointSaver(str(self.folder), objects, epoch_level=True, save_interval=self.interval, n_saved=2).attach(
                 engine

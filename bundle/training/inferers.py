@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from monai.inferers import DiffusionInferer, Inferer
+from monai.networks.nets import DiffusionModelUNet
 from monai.networks.schedulers import Scheduler
 from torch import nn
 
@@ -108,7 +111,7 @@ class GaussianTraining(DiffusionInferer):
 
     def __call__(self, inputs: torch.Tensor, network: nn.Module, **kwargs) -> torch.Tensor:
         with autocast(inputs.device, self.precision):
-            return super().__call__(2 * inputs - 1, network, **kwargs).float()
+            return super().__call__(2 * inputs - 1, cast(DiffusionModelUNet, network), **kwargs).float()
 
 
 class FlipLoss(nn.Module):

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import numpy as np
 
 from .seeded import SeededDataset
 
 __all__ = ["MixedSlices"]
+
+
+class SizedDataset(Protocol):
+    """Items by number, and how many there are."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> dict: ...
 
 
 class MixedSlices(SeededDataset):
@@ -24,7 +33,7 @@ class MixedSlices(SeededDataset):
     """
 
     def __init__(
-        self, datasets: Sequence[SeededDataset], shares: Sequence[float], length: int, transform: Callable | None = None
+        self, datasets: Sequence[SizedDataset], shares: Sequence[float], length: int, transform: Callable | None = None
     ) -> None:
         if len(datasets) != len(shares):
             raise ValueError(f"{len(datasets)} data sets and {len(shares)} shares")

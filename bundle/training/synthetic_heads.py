@@ -134,8 +134,8 @@ class SyntheticHeads(Dataset, Randomizable):
         centre = np.array(ndimage.center_of_mass(brain)) + self.R.uniform(-8, 8, 3)
         steps = np.meshgrid(*[np.arange(s) - (s - 1) / 2 for s in self.size], indexing="ij")
         place = np.stack(steps, -1) * GRID_SPACING / STEP @ (turn @ np.diag(scale)).T + centre
-        bend = torch.from_numpy(self.R.uniform(-1, 1, (1, 3, 5, 5, 5)) * self.R.uniform(0, 5))
-        bend = F.interpolate(bend, size=self.size, mode="trilinear", align_corners=True)[0].movedim(0, -1).numpy()
+        coarse = torch.from_numpy(self.R.uniform(-1, 1, (1, 3, 5, 5, 5)) * self.R.uniform(0, 5))
+        bend = F.interpolate(coarse, size=self.size, mode="trilinear", align_corners=True)[0].movedim(0, -1).numpy()
         unit = 2 * (place + bend + 0.5) / np.array(brain.shape) - 1
         return torch.from_numpy(unit[..., ::-1].copy()).float()
 

@@ -159,6 +159,6 @@ class SyntheticRetinas(SeededDataset):
             raise IndexError(index)
         self.seed_item(index)
         (image, mask), (donor, _) = paint_retina(self.R, self.columns), paint_retina(self.R, self.columns)
-        item = {"image": image, "donor": donor, self.region_key: mask}
-        item = {key: torch.from_numpy(value)[None] for key, value in item.items()}
+        painted = {"image": image, "donor": donor, self.region_key: mask}
+        item = {key: torch.from_numpy(value)[None] for key, value in painted.items()}
         return self.transform(item) if self.transform is not None else item

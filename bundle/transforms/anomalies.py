@@ -10,6 +10,7 @@ Shapes and textures are named, so that training and validation can use families 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -88,7 +89,7 @@ def brighter(rng, image, donor) -> torch.Tensor:
 
 def darker(rng, image, donor) -> torch.Tensor:
     """The tissue darker by a share, often one kind of it alone: what most lesions are on T1w."""
-    gate = 1.0
+    gate = torch.ones_like(image)
     if rng.rand() < 0.5:
         tissue = image[:, image.amax(0) > AIR]
         kind = float(tissue[:, rng.randint(tissue.shape[1])].mean()) if tissue.numel() else 0.3
@@ -299,7 +300,7 @@ class RandSyntheticAnomalyd(MapTransform, Randomizable):
         self.transform.set_random_state(seed, state)
         return self
 
-    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict:
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict:
         d = dict(data)
         donor = d.pop(self.donor_key, None)
         for key in self.key_iterator(d):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -42,7 +43,7 @@ class RandStripSkulld(RandomizableTransform, MapTransform):
         RandomizableTransform.__init__(self, prob)
         self.mask_key, self.margin = mask_key, margin
 
-    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict:
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict:
         d = dict(data)
         self.randomize(None)
         if self._do_transform and self.mask_key in d:
@@ -69,7 +70,7 @@ class RandMarginsd(MapTransform, Randomizable):
         super().__init__(keys)
         self.most, self.least = most, least
 
-    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict:
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict:
         d, grow = dict(data), int(self.R.randint(self.least, self.most + 1))
         for key in self.key_iterator(d):
             mask = (torch.as_tensor(d[key]) > 0.5).float()[None]
@@ -142,7 +143,7 @@ class RandScannerd(MapTransform, Randomizable):
         self.transform.set_random_state(seed, state)
         return self
 
-    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict:
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict:
         d = self.transform(dict(data))
         for key in (*self.keys, *self.mask_keys):
             if key in d:

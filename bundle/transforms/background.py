@@ -5,6 +5,7 @@ bright frame, and are the same scans.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,7 +41,7 @@ class BackgroundToZerod(MapTransform):
     def __init__(self, keys: KeysCollection) -> None:
         super().__init__(keys)
 
-    def __call__(self, data: Mapping[Hashable, MetaTensor]) -> dict:
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict:
         d = dict(data)
         for key in self.key_iterator(d):
             scan = d[key]

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Hashable, Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -79,7 +80,7 @@ class BrainMaskd(MapTransform):
         self.network = _loaded(str(path), changed)
         self.mask_key, self.precision = mask_key, precision
 
-    def __call__(self, data: Mapping[Hashable, object]) -> dict:
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict:
         d = dict(data)
         for key in self.key_iterator(d):
             scan = d[key]
@@ -89,9 +90,11 @@ class BrainMaskd(MapTransform):
                 volume = np.asarray(scan.mean(0))
                 spacing = tuple(float(s) for s in scan.pixdim)
                 mask = self._find(volume, spacing, str(scan.meta.get("filename_or_obj", key)))
-            mask = torch.from_numpy(mask.astype(np.float32))[None]
+            values = torch.from_numpy(mask.astype(np.float32))[None]
             # Copies: what is done to the scan from here on is not done to its mask.
-            d[self.mask_key] = MetaTensor(mask, meta=dict(scan.meta), applied_operations=list(scan.applied_operations))
+            d[self.mask_key] = MetaTensor(
+                values, meta=dict(scan.meta), applied_operations=list(scan.applied_operations)
+            )
         return d
 
     def _find(self, volume: np.ndarray, spacing: tuple[float, ...], name: str) -> np.ndarray:

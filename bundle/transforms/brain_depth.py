@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,7 +52,7 @@ class BrainDepthd(MapTransform):
         super().__init__(keys)
         self.mask_key = mask_key
 
-    def __call__(self, data: Mapping[Hashable, MetaTensor]) -> dict:
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict:
         d = dict(data)
         for key in self.key_iterator(d):
             scan = d[key]

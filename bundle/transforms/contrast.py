@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -69,7 +70,7 @@ class RandPaintT1wd(MapTransform, Randomizable):
         super().__init__(keys)
         self.mask_key, self.fluid, self.grey, self.white, self.bend = mask_key, fluid, grey, white, bend
 
-    def __call__(self, data: Mapping[Hashable, MetaTensor]) -> dict:
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict:
         d = dict(data)
         if d.get(CONTRAST) != "T1w":
             return d

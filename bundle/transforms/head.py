@@ -14,7 +14,7 @@ REACH = 4.0  # sigmas: SciPy cuts a Gaussian off there
 INSIDE_MM = 15.0  # deeper than scalp and skull: mostly brain, whether the skull is there or not
 
 
-def head_mask(volume: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
+def head_mask(volume: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
     """Voxels of the head: above air, in one piece, without holes in any axial slice.
 
     Args:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,7 +54,7 @@ class Anatomy:
         return cls(median, brain, depth, away)
 
 
-def _pair(data: Mapping[Hashable, torch.Tensor], key: Hashable, brain_key: str) -> tuple[np.ndarray, np.ndarray]:
+def _pair(data: Mapping[Hashable, Any], key: Hashable, brain_key: str) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(data[key])[0], np.asarray(data[brain_key])[0] > 0.5
 
 
@@ -87,7 +88,7 @@ class RandContrastd(MapTransform, Randomizable):
         super().__init__(keys)
         self.gamma, self.scale, self.dark, self.dark_prob, self.bright = gamma, scale, dark, dark_prob, bright
 
-    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict:
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict:
         d = dict(data)
         scale, gamma = 1 + self.R.uniform(-self.scale, self.scale), np.exp(self.R.uniform(*np.log(self.gamma)))
         dark = self.R.uniform(*self.dark) if self.R.rand() < self.dark_prob else 1.0
@@ -125,7 +126,7 @@ class RandHealthyBraind(MapTransform, Randomizable):
         self.brain_key, self.spacing, self.prob, self.rim, self.tracts = brain_key, spacing, prob, rim, tracts
         self.bright_fluid = bright_fluid
 
-    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict:
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict:
         d = dict(data)
         for key in self.key_iterator(d):
             image, brain = _pair(d, key, self.brain_key)
@@ -178,7 +179,7 @@ class RandSmallLesionsd(MapTransform, Randomizable):
         self.most, self.added, self.dark = most, added, dark
         self.tissue, self.bright_fluid = tissue, bright_fluid
 
-    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict:
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict:
         d = dict(data)
         for key in self.key_iterator(d):
             image, brain = _pair(d, key, self.brain_key)
@@ -241,7 +242,7 @@ class LesionTargetd(MapTransform):
         super().__init__(keys)
         self.healthy_key, self.target_key = healthy_key, target_key
 
-    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict:
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict:
         d = dict(data)
         for key in self.key_iterator(d):
             change = torch.as_tensor(d[key]) - torch.as_tensor(d[self.healthy_key])
@@ -265,7 +266,7 @@ class CropBraind(MapTransform, Randomizable):
         super().__init__(keys)
         self.size, self.brain_key, self.jitter = tuple(size), brain_key, jitter
 
-    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict:
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict:
         d = dict(data)
         brain = np.asarray(d[self.brain_key])[0] > 0.5
         window = []

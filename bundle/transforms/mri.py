@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -47,7 +48,7 @@ POWERS = (0.5, 1.65)  # of intensities: 88 FLAIR scans ask for 0.55 to 1.62
 
 def to_axial(scan: MetaTensor) -> MetaTensor:
     """Flip and permute the axes of (C, X, Y, Z) to LPS, so that Z runs across axial slices; nothing is resampled."""
-    return Orientation(axcodes="LPS", labels=(("L", "R"), ("P", "A"), ("I", "S")))(scan)
+    return cast(MetaTensor, Orientation(axcodes="LPS", labels=(("L", "R"), ("P", "A"), ("I", "S")))(scan))
 
 
 class LoadScand(MapTransform):
@@ -76,7 +77,7 @@ class LoadScand(MapTransform):
         super().__init__(keys, allow_missing_keys)
         self.channels, self.label_keys, self.contrast = channels, tuple(label_keys), contrast
 
-    def __call__(self, data: Mapping[Hashable, object]) -> dict:
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict:
         d = dict(data)
         for key in self.key_iterator(d):
             if self.contrast and isinstance(d[key], (str, Path)) and key not in self.label_keys:
@@ -120,7 +121,7 @@ class ScaleHeadIntensityd(MapTransform):
         super().__init__(keys)
         self.headroom, self.mask_key, self.spread = headroom, mask_key, spread
 
-    def __call__(self, data: Mapping[Hashable, MetaTensor]) -> dict:
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict:
         d = dict(data)
         for key in self.key_iterator(d):
             scan = d[key]
@@ -186,7 +187,7 @@ class ToModelGridd(MapTransform, InvertibleTransform):
         super().__init__(keys, allow_missing_keys)
         self.size, self.spacing, self.slice_spacing, self.source_key = tuple(size), spacing, slice_spacing, source_key
 
-    def __call__(self, data: Mapping[Hashable, MetaTensor]) -> dict:
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict:
         d = dict(data)
         source = d[self.source_key]
         to_voxel, shape, step = self._grid(source)
@@ -201,7 +202,7 @@ class ToModelGridd(MapTransform, InvertibleTransform):
             d[key] = result
         return d
 
-    def inverse(self, data: Mapping[Hashable, MetaTensor]) -> dict:
+    def inverse(self, data: Mapping[Hashable, Any]) -> dict:
         d = dict(data)
         for key in self.key_iterator(d):
             applied = self.pop_transform(d[key])

@@ -7,6 +7,7 @@ detachment) has to stay visible.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,7 +42,7 @@ class LoadOctd(MapTransform):
         super().__init__(keys, allow_missing_keys)
         self.voxel_um = voxel_um
 
-    def __call__(self, data: Mapping[Hashable, object]) -> dict:
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict:
         d = dict(data)
         for key in self.key_iterator(d):
             if not isinstance(d[key], MetaTensor):
@@ -66,7 +67,7 @@ class RetinaMaskd(MapTransform):
         super().__init__(keys)
         self.mask_key = mask_key
 
-    def __call__(self, data: Mapping[Hashable, object]) -> dict:
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict:
         d = dict(data)
         for key in self.key_iterator(d):
             scan = d[key]
@@ -85,7 +86,7 @@ class RetinaMaskd(MapTransform):
             fill = np.stack([fill_of(volume[..., z]) for z in range(volume.shape[2])], axis=-1)
             mask[fill] = 0
             d[self.mask_key] = _like(scan, mask)
-            d[f"{self.mask_key}_base"] = _for_all([one and one.base for one in found])
+            d[f"{self.mask_key}_base"] = _for_all([None if one is None else one.base for one in found])
         return d
 
 
@@ -105,7 +106,7 @@ class ScaleRetinaIntensityd(MapTransform):
         super().__init__(keys)
         self.headroom, self.mask_key = headroom, mask_key
 
-    def __call__(self, data: Mapping[Hashable, object]) -> dict:
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict:
         d = dict(data)
         for key in self.key_iterator(d):
             scan = d[key]
@@ -151,14 +152,14 @@ class FlattenRetinad(MapTransform, InvertibleTransform):
         super().__init__(keys, allow_missing_keys)
         self.spacing_um, self.rows, self.above_um, self.base_key = tuple(spacing_um), rows, above_um, base_key
 
-    def __call__(self, data: Mapping[Hashable, object]) -> dict:
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict:
         d = dict(data)
         base = np.asarray(d[self.base_key], dtype=np.float64)  # (X, Z)
         for key in self.key_iterator(d):
             d[key] = self._flat(d[key], base)
         return d
 
-    def inverse(self, data: Mapping[Hashable, object]) -> dict:
+    def inverse(self, data: Mapping[Hashable, Any]) -> dict:
         d = dict(data)
         for key in self.key_iterator(d):
             d[key] = self._back(d[key])
@@ -229,6 +230,6 @@ def _like(scan: MetaTensor, values: np.ndarray, affine: np.ndarray | None = None
 def _for_all(curves: list[np.ndarray | None]) -> np.ndarray:
     """(X, Z): a curve for every B-scan, interpolated where none was found."""
     known = [z for z, curve in enumerate(curves) if curve is not None]
-    table = np.stack([curves[z] for z in known], axis=1)
+    table = np.stack([curve for curve in curves if curve is not None], axis=1)
     everywhere = np.arange(len(curves))
     return np.stack([np.interp(everywhere, known, row) for row in table])

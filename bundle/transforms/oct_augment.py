@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,7 +42,7 @@ class RandSpeckled(RandomizableTransform, MapTransform):
         RandomizableTransform.__init__(self, prob)
         self.strength = strength
 
-    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict:
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict:
         d = dict(data)
         self.randomize(None)
         if self._do_transform:
@@ -68,7 +69,7 @@ class RandVesselShadowd(RandomizableTransform, MapTransform):
         RandomizableTransform.__init__(self, prob)
         self.max_count = max_count
 
-    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict:
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict:
         d = dict(data)
         self.randomize(None)
         if not self._do_transform:
@@ -142,7 +143,7 @@ class RandCamerad(MapTransform, Randomizable):
         self.transform.set_random_state(seed, state)
         return self
 
-    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict:
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict:
         d = self.transform(dict(data))
         for key in (*self.keys, *self.mask_keys, self.donor_key):
             if key in d:

@@ -7,6 +7,7 @@ Here they are drawn within what the contrast has, and the anatomy is aged.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,7 +58,7 @@ class RandPaintLabelsd(MapTransform, Randomizable):
             raise ValueError(f"contrast {contrast!r} is not one of {', '.join(TISSUES)}")
         self.brain_key, self.aged, self.tissues = brain_key, aged, TISSUES[contrast]
 
-    def __call__(self, data: Mapping[Hashable, MetaTensor]) -> dict:
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict:
         d = dict(data)
         for key in self.key_iterator(d):
             source = d[key]

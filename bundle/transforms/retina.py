@@ -94,8 +94,8 @@ def find_retina(bscan: np.ndarray, pixel_um: Sequence[float]) -> Retina | None:
         return None
     at = (np.arange(len(rpe)) + 0.5) * step[0] - 0.5
     x = np.arange(bscan.shape[0])
-    full = [np.interp(x, at, (path + 0.5) * step[1] - 0.5) for path in (ilm, rpe, _under(rpe))]
-    return Retina(*full, contrast)
+    inner, outer, base = (np.interp(x, at, (path + 0.5) * step[1] - 0.5) for path in (ilm, rpe, _under(rpe)))
+    return Retina(inner, outer, base, contrast)
 
 
 def _shrunk(bscan: np.ndarray, step: tuple[int, int]) -> np.ndarray:

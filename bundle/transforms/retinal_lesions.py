@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -171,7 +172,7 @@ class RandRetinalLesionsd(MapTransform, Randomizable):
             raise ValueError(f"unknown {', '.join(sorted(unknown))}: choose from {', '.join(RETINAL_LESIONS)}")
         self.prob, self.most, self.region_key, self.kinds = prob, most, region_key, tuple(kinds)
 
-    def __call__(self, data: Mapping[Hashable, torch.Tensor]) -> dict:
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict:
         d = dict(data)
         mask = np.asarray(d[self.region_key])[0] > 0.5
         if self.R.rand() >= self.prob or not mask.any():

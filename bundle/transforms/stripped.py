@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy import ndimage
 
@@ -18,7 +20,7 @@ OUTER = 6  # steps of it that the scalp may reach into
 SLICES = 12  # that are looked at
 
 
-def skull_ratio(volume: np.ndarray, head: np.ndarray, brain: np.ndarray, spacing: tuple[float, float, float]) -> float:
+def skull_ratio(volume: np.ndarray, head: np.ndarray, brain: np.ndarray, spacing: Sequence[float]) -> float:
     """How dark the darkest depth between two brighter ones is, in multiples of the darker of these.
 
     Median intensities by depth below the head's surface, in the slices that show at least half of the brain's largest
@@ -50,7 +52,7 @@ def skull_ratio(volume: np.ndarray, head: np.ndarray, brain: np.ndarray, spacing
     )
 
 
-def is_stripped(volume: np.ndarray, head: np.ndarray, brain: np.ndarray, spacing: tuple[float, float, float]) -> bool:
+def is_stripped(volume: np.ndarray, head: np.ndarray, brain: np.ndarray, spacing: Sequence[float]) -> bool:
     """Whether the head is the brain; arguments as of `skull_ratio`."""
     share = brain[head].mean()
     if share > SHARE:
@@ -60,6 +62,6 @@ def is_stripped(volume: np.ndarray, head: np.ndarray, brain: np.ndarray, spacing
     return skull_ratio(volume, head, brain, spacing) >= NO_SKULL
 
 
-def _depth(head: np.ndarray, spacing: tuple[float, float]) -> np.ndarray:
+def _depth(head: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
     """Below the surface (X, Y), mm; the frame's edge counts as surface."""
     return ndimage.distance_transform_edt(np.pad(head, 1), sampling=spacing)[1:-1, 1:-1]

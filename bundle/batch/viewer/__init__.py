@@ -6,6 +6,7 @@ import base64
 import gzip
 from importlib.resources import files
 from pathlib import Path
+from typing import cast
 
 import nibabel as nib
 import numpy as np
@@ -28,7 +29,7 @@ def volumes(scan: MetaTensor, anomaly: Path) -> dict[str, str]:
         scan: as it was read, (C, X, Y, Z); its first channel is shown, in 256 steps.
         anomaly: the map that was written, on the same grid; in steps of 1/20.
     """
-    image = nib.load(anomaly)
+    image = cast(nib.Nifti1Image, nib.load(anomaly))
     grey = scan[0].cpu().numpy().astype(np.float32)
     top = max(float(np.percentile(grey, 99.8)), 1e-6)
     grey = np.clip(grey * (255 / top), 0, 255).astype(np.uint8)
