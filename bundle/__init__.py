@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """flipmap: anomaly maps of medical images, learned from healthy scans alone."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Settings that nobody knows are refused: a misspelt one would otherwise change nothing, without a word."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Find the scans: a file, a folder of them at any depth, a BIDS root, or BraTS as downloaded.
 
 Every finder returns MONAI's kind of datalist: one plain dictionary a case, with ``image`` (a path, or a list of

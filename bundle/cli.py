@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``flipmap``: the command for people who run it every night. The engine is the bundle's own."""
 
 from __future__ import annotations

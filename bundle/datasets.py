@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Data sets: what there is to run for a modality, what a layout on disk means for training, and the split of its
 patients.
 """

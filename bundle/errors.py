@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The errors of flipmap, and the exit codes that they stand for.
 
 FlipmapError

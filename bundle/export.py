@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A method as a bundle of its own: one folder or zip that runs away from this repository, and in MONAI Label.
 
 MONAI Label reads one config file and one file of weights, and offers every bundle as a model. So everything that a
@@ -7,6 +8,7 @@ the calibration is tied to that.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import tempfile
@@ -25,7 +27,16 @@ from .scoring.calibration import weights_hash
 
 __all__ = ["export", "export_name"]
 
-COPIED = ("LICENSE", "README.md", "setup.cfg", "pyproject.toml", "requirements.txt", "configs/logging.conf", "docs")
+COPIED = (
+    "LICENSE",
+    "LICENSE.weights",
+    "README.md",
+    "setup.cfg",
+    "pyproject.toml",
+    "requirements.txt",
+    "configs/logging.conf",
+    "docs",
+)
 WEIGHTS, BRAIN, CALIBRATION = "models/model.pt", "models/brain_mask/model.pt", "models/calibration.json"
 DATE = (2000, 1, 1, 0, 0, 0)  # of the files in a zip, so that the same release is the same file
 
@@ -35,13 +46,16 @@ def export_name(modality: str, method: str) -> str:
     return f"flipmap_{modality}" if method == DEFAULT else f"flipmap_{modality}_{method}"
 
 
-def export(modality: str, method: str, path: str | Path) -> Path:
+def export(modality: str, method: str, path: str | Path, url: str | None = None) -> Path:
     """Write a self-contained bundle.
 
     Args:
         modality: of `bundle.modalities.MODALITIES`.
         method: one that is calibrated for it, or ``default``.
         path: a zip when it ends so, else a folder that does not exist yet.
+        url: where the weights will lie: then ``large_files.yml`` names them with their hashes, as the MONAI model zoo
+            asks for, they are left out of the bundle, and go into a folder beside it to be uploaded
+            (``python -m monai.bundle download_large_files`` fetches them).
 
     Returns:
         ``path``.
@@ -52,14 +66,17 @@ def export(modality: str, method: str, path: str | Path) -> Path:
     """
     path = Path(path)
     configs = modality_of(modality).configs(method)
-    if path.exists():
-        raise OutputError(path, "is there already", "Give another name, or remove it")
+    for one in (path, *([_beside(path)] if url else [])):
+        if one.exists():
+            raise OutputError(one, "is there already", "Give another name, or remove it")
     root = Path(bundle_root())
     job = Job(configs, device="cpu")
     name = path.stem if path.suffix == ".zip" else path.name
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / name
         _write(made, root, job, configs)
+        if url:
+            _large_files_apart(made, url, _beside(path))
         if path.suffix == ".zip":
             with whole_file(path) as temporary:
                 _zip(made, temporary)
@@ -72,6 +89,22 @@ def export(modality: str, method: str, path: str | Path) -> Path:
     return path
 
 
+def _beside(path: Path) -> Path:
+    return path.with_name(f"{path.stem if path.suffix == '.zip' else path.name}_weights")
+
+
+def _large_files_apart(made: Path, url: str, folder: Path) -> None:
+    """Move the weights out of the bundle, and name them in its ``large_files.yml``."""
+    lines = ["large_files:"]
+    for file in sorted(made.rglob("*.pt")):
+        name = file.relative_to(made).as_posix()
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        lines += [f'  - path: "{name}"', f'    url: "{url.rstrip("/")}/{name}"']
+        lines += [f'    hash_val: "{hashlib.sha256(file.read_bytes()).hexdigest()}"', '    hash_type: "sha256"']
+        shutil.move(file, folder / name)
+    (made / "large_files.yml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
 def _write(made: Path, root: Path, job: Job, configs: Sequence[Path]) -> None:
     for name in COPIED:
         origin, target = _source(root, name), made / name
@@ -79,7 +112,7 @@ def _write(made: Path, root: Path, job: Job, configs: Sequence[Path]) -> None:
         (shutil.copytree if origin.is_dir() else shutil.copy)(origin, target)
     shutil.copytree(Path(__file__).parent, made / "bundle", ignore=_not_code)
     (made / BRAIN).parent.mkdir(parents=True)
-    torch.save({key: value.clone() for key, value in job.network.state_dict().items()}, made / WEIGHTS)
+    torch.save({key: _smallest(value) for key, value in job.network.state_dict().items()}, made / WEIGHTS)
     weights = [made / WEIGHTS]
     if job.modality.brain_network:
         shutil.copy(job.config.get_parsed_content("brain_weights"), made / BRAIN)
@@ -93,6 +126,12 @@ def _write(made: Path, root: Path, job: Job, configs: Sequence[Path]) -> None:
     (made / "configs" / "inference.json").write_text(json.dumps(_config(configs, job.modality), indent=4) + "\n")
     metadata = json.loads((root / "configs" / "metadata.json").read_text())
     (made / "configs" / "metadata.json").write_text(json.dumps(_metadata(metadata, job), indent=4) + "\n")
+
+
+def _smallest(value: torch.Tensor) -> torch.Tensor:
+    """In 16 bits where these hold it exactly, as they do what came from a file of 16 bits."""
+    half = value.half() if value.is_floating_point() else value
+    return half.clone() if torch.equal(half.to(value.dtype), value) else value.clone()
 
 
 def _source(root: Path, name: str) -> Path:

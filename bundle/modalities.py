@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The modalities that flipmap knows, a row each: what a scan is, how it is found, what comes with weights for it."""
 
 from __future__ import annotations

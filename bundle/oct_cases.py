@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Find retinal scans: B-scans one by one, folders of them as volumes, NIfTI, vendors' files; OCT2017 and Duke as they
 come.
 

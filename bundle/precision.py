@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where and in what precision a network runs: CUDA when there, else the CPU; bfloat16 where the hardware has it."""
 
 from __future__ import annotations

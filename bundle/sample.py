@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A synthetic head: ellipsoids, folds and noise that look enough like a FLAIR scan to try the bundle on.
 
 No patient is in it, and no label map: it is drawn from formulas and a seed.

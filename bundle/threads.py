@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Arithmetic on a bounded number of threads, each of which computes alone.
 
 PyTorch by itself gives every single operation to all cores, whose threads meet at a barrier after each and spin while

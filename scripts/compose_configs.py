@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Write the configs that people run from the parts that they share: configs/recipes over configs/parts.
 
     python scripts/compose_configs.py [--check]

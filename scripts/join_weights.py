@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Put the separately trained parts of the default method into one file, as MONAI Label wants it, and beside it where
 each of them comes from (provenance.json).
 

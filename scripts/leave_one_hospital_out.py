@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Old name of ``flipmap leave-site-out``."""
 
 import sys

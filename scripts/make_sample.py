@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Make a synthetic sample scan: a drawn head with a lesion, nobody's.
 
 python scripts/make_sample.py OUT/sample_FLAIR.nii.gz

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Make the committed patient split of a BIDS data set: stratified by hospital, decided by a hash, never by hand.
 
 python scripts/make_split.py DATASET_DIR configs/splits/lgg_flair.json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One command for annotators: make MONAI Label's environment, put the bundle into its app, serve a folder of studies.
 
     python scripts/monai_label.py STUDIES

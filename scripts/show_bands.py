@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A synthetic scan, its map, and the map in bands, as one picture: what an annotator gets.
 
 python scripts/show_bands.py docs/bands.png

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Picture of a scan and its map: scan, restored scan, anomaly map, mask, in the slices with the most anomaly.
 
 python scripts/show_map.py SCAN.nii.gz OUTPUT_DIR picture.png

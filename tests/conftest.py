@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Scans that the tests draw themselves, and real ones where they are."""
 
 from __future__ import annotations

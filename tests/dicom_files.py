@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """DICOM series that the tests write themselves, from arrays, with any geometry."""
 
 from __future__ import annotations

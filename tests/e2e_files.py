@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Write small Heidelberg e2e files for tests."""
 
 from pathlib import Path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Retinal scans that the tests draw and write themselves, in the formats that cameras and programs write."""
 
 from __future__ import annotations

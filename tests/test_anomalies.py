@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Synthetic anomalies: reproducible, local, nothing at severity 0."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A scan with an offset, z-scored, or in a bright frame is the same scan: the whole pipeline finds the same brain in
 it, and marks the same voxels.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``flipmap run``: nothing lost, nothing half written, the rest goes on, and a second run does what is left."""
 
 import csv

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The Bernoulli scheduler against its own definition, by enumeration and by moments."""
 
 import itertools

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The brain mask: found in a head, given by the user, recognised where the skull is gone, warned of where it is not."""
 
 import logging

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Depth below the brain's surface: right in millimetres, the same however the scan lies, and it reaches the method."""
 
 import numpy as np

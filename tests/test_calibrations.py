@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every shipped calibration belongs to the method, the preprocessing and the weights that it ships with, keeps its
 promise on patients who made none of it, and is refused for anything else.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Finding scans: files, folders, BIDS, BraTS, and the committed split."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The commands of ``flipmap``: each says what it takes, and old names of scripts lead to them."""
 
 import argparse
@@ -31,7 +32,7 @@ def test_every_module_is_a_command():
 
 
 def test_old_names_of_scripts_lead_to_commands():
-    old = [path for path in (ROOT / "scripts").glob("*.py") if path.read_text().startswith('"""Old name of')]
+    old = [path for path in (ROOT / "scripts").glob("*.py") if '"""Old name of' in path.read_text()]
     assert len(old) >= 9
     for path in old:
         assert re.search(r'main\(\["([a-z-]+)"', path.read_text())[1] in COMMANDS

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The contract with MONAI: files, ids, properties, targets; and that the configs say the same where they must."""
 
 import ast
@@ -21,6 +22,7 @@ from tests.conftest import ROOT
 
 CONFIGS = sorted([*(ROOT / "configs").glob("*.json"), *(ROOT / "configs" / "methods").glob("*.json")])
 RUNNABLE = ("inference", "train_autoencoder", "train_denoiser")
+LICENCES = (ROOT / "LICENSE.weights").read_text()
 METADATA = json.loads((ROOT / "configs" / "metadata.json").read_text())
 
 
@@ -183,6 +185,21 @@ def test_docs_name_what_exists(page):
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"`make ([\w-]+)`", text)) <= targets
     assert not re.search(r"@[A-Z]+@", text)
+
+
+def test_every_source_file_names_its_licence():
+    folders = ("bundle", "scripts", "tests")
+    files = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    assert len(files) > 150
+    assert not [path for path in files if not path.read_text().startswith("# SPDX-License-Identifier: Apache-2.0\n")]
+
+
+@pytest.mark.parametrize("weights", sorted((ROOT / "models").rglob("*.pt")), ids=lambda path: path.parent.name)
+def test_shipped_weights_say_where_they_come_from(weights):
+    known = json.loads((weights.parent / "provenance.json").read_text())
+    assert known["sha256"] == weights_hash(weights)
+    assert known["parts"]
+    assert weights.parent.name in ("models", "oct") or f"models/{weights.parent.name}/" in LICENCES
 
 
 def test_versions_agree():

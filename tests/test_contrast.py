@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """T1w as FLAIR: the order of the tissues is that of FLAIR, other scans pass untouched."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """DICOM: the geometry that other readers find, and every series that would be read wrong refused by name."""
 
 import os

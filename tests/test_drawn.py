@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the rules draw into B-scans: fluid, elevations of the epithelium, and nothing where there is neither."""
 
 import numpy as np

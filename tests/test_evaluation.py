@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The protocol on synthetic patients: the table says what direct counts say, and calibration keeps its promise."""
 
 import csv

@@ -1,15 +1,18 @@
+# SPDX-License-Identifier: Apache-2.0
 """A method as a bundle of its own, and the network as TorchScript: the same map away from the repository."""
 
 import json
 import subprocess
 import sys
+import warnings
 import zipfile
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from monai.bundle import ckpt_export
+from monai.bundle import ckpt_export, download_large_files, onnx_export
 from monai.bundle.config_parser import ConfigParser
 
 from bundle.cli import main
@@ -42,6 +45,7 @@ def test_it_holds_what_a_bundle_must(unpacked):
     assert entry.weights == weights_hash(unpacked / WEIGHTS, unpacked / BRAIN)
     state = torch.load(unpacked / WEIGHTS, weights_only=True)
     assert all(isinstance(value, torch.Tensor) for value in state.values())
+    assert (unpacked / WEIGHTS).stat().st_size < 25_000_000, "the model zoo takes no larger file"
     assert not json.loads((unpacked / "configs" / "metadata.json").read_text())["eval_metrics"]
 
 
@@ -62,6 +66,44 @@ def test_away_from_the_repository_it_makes_the_same_map(unpacked, tmp_path, head
 def test_the_same_release_is_the_same_file(tmp_path):
     first, second = (export("flair", "intensity", tmp_path / k / "x.zip") for k in "ab")
     assert first.read_bytes() == second.read_bytes()
+
+
+def test_weights_apart_are_named_with_their_hashes(tmp_path):
+    """As the model zoo asks for: MONAI's own download puts them back, and the bundle is whole."""
+    upload = tmp_path / "x_weights"
+    assert main(["export", str(tmp_path / "x"), "--method", "intensity", "--url", upload.as_uri()]) == 0
+    assert not list((tmp_path / "x").rglob("*.pt"))
+    download_large_files(str(tmp_path / "x"))
+    assert {path.relative_to(upload) for path in upload.rglob("*.pt")} == {Path(WEIGHTS), Path(BRAIN)}
+    assert weights_hash(tmp_path / "x" / WEIGHTS) == weights_hash(upload / WEIGHTS)
+    (upload / BRAIN).write_bytes(b"another file")
+    (tmp_path / "x" / BRAIN).unlink()
+    with pytest.raises(RuntimeError, match="hash check of downloaded file failed"):
+        download_large_files(str(tmp_path / "x"))
+
+
+def test_onnx_gives_the_same_restoration(tmp_path):
+    """MONAI's own export, run by ONNX Runtime."""
+    for name in ("onnx", "onnxscript"):
+        pytest.importorskip(name)
+    runtime = pytest.importorskip("onnxruntime")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch's exporter speaks of its own inside
+        onnx_export(
+            net_id="network_def",
+            filepath=str(tmp_path / "model.onnx"),
+            ckpt_file=str(ROOT / "models" / "model.pt"),
+            meta_file=str(ROOT / "configs" / "metadata.json"),
+            config_file=str(ROOT / "configs" / "inference.json"),
+            input_shape=[2, 1, 128, 128],
+        )
+    parser = ConfigParser(json.loads((ROOT / "configs" / "inference.json").read_text()))
+    network = load_weights(parser.get_parsed_content("network_def"), ROOT / "models" / "model.pt").eval()
+    image = torch.rand(2, 1, 128, 128, generator=torch.Generator().manual_seed(0))
+    session = runtime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    (answer,) = session.run(None, {session.get_inputs()[0].name: image.numpy()})
+    with torch.no_grad():
+        np.testing.assert_allclose(answer, network(image).numpy(), atol=1e-3)
 
 
 def test_what_cannot_be_exported_is_said(tmp_path, capsys):

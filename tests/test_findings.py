@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Findings: volumes and places in the world, whatever the grid; the same case score for every voxel size."""
 
 import json

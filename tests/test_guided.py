@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The guided filter: the paper's equations window by window, and edges of the scan that come into the map."""
 
 import numpy as np

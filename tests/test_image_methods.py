@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """DISYRE, MDPS and the fusion: identities at the ends, reproducible, the observation pulls, the mask holds."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The package away from the repository: commands, the API and the main job, started in another folder.
 
 `make test-wheel` runs this against the built wheel; the ordinary suite runs it against the repository.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The job in memory: the same map as the main job writes, and `bundle.predict` in one call."""
 
 import numpy as np

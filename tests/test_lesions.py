@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the UNet of synthetic lesions learns from, and how it is asked."""
 
 import numpy as np

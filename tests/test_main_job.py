@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The main job as users run it: another folder, good and broken scans together, interrupted, and repeated."""
 
 import os

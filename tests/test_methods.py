@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Methods: what they promise of every map, and what the masked chain promises of its bits."""
 
 import copy

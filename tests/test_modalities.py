@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The table of modalities: every row is whole, and nothing but the table knows their names."""
 
 import re

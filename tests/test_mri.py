@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Preprocessing: any orientation in, the model's grid out, and exactly back."""
 
 import nibabel as nib

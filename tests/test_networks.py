@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Autoencoder, denoiser and the one module that holds them."""
 
 import pytest

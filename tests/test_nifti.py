@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Files: every broken one is named with reason and way out; every written one is whole."""
 
 import os

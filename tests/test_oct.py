@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Retinal scans: every format with its voxel size, the retina found and flattened, and back; bad input is named."""
 
 import nibabel as nib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Retinal scans through the main job and through batches, with the weights of the repository."""
 
 import csv

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What OCT trains on, and the protocol by image: synthetic retinas, their augmentation, patients against each other."""
 
 import csv

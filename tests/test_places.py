@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The benchmark of places: the figures of a set are those of its scans, and places compare by their ratio to the
 intensity.
 """

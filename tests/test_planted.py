@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Planted lesions: of the size, brightness and place that was asked for, and nothing else of the scan changes."""
 
 import numpy as np

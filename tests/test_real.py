@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Real scans, where they are: geometry, agreement of turned copies, and a map worth more than the intensity."""
 
 import nibabel as nib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The report in a real browser, from a file:// path: it sorts, a case opens, the volumes are drawn, nothing is asked of
 any network. Skipped where there is no Chromium or no Playwright.
 """

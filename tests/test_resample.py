@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Resampling along the axes: the same as MONAI's at once, and exact where the grids are the same."""
 
 import numpy as np

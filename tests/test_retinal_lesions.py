@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Synthetic anomalies of the retina: each kind does what its name says, where it may, and nothing at no chance."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Calibration and figures of merit, against direct counts."""
 
 import json

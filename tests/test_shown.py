@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a viewer is given: the map, its mask, or bands, by what was asked for."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Arithmetic on a bounded number of threads: never more, each alone, and none lost to what is stuck."""
 
 import threading

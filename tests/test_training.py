@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The training recipes, small: they run, resume, leave weights that load, and take BraTS as downloaded."""
 
 import json

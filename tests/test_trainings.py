@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Trainings compared: calibrated for each, kept, and made anew for other weights; mean and spread of the figures."""
 
 import csv

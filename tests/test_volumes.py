@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Formats beside NIfTI, written by other tools' libraries: the same voxels at the same places, and maps as NIfTI on
 them.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Cases one after another, where a bad one is a record and not the end."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """MONAI's SupervisedEvaluator over cases, of which any may fail."""
 
 from __future__ import annotations

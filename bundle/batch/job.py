@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The main job of a config, loaded once and asked many times: a scan in, its map, mask, brain and findings out."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The report of a batch: one HTML file that needs no network and no other file."""
 
 from __future__ import annotations

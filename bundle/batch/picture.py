@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The picture of a case: slices through its foremost findings. Drawn pixel by pixel, since a night has many cases."""
 
 from __future__ import annotations

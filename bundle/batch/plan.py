@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a batch will do before it does anything: a line a case, and which of them are done already."""
 
 from __future__ import annotations

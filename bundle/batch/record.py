@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a batch leaves behind beside the maps: provenance a case, a table of all."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A batch on this machine: reading, computing and writing overlap; a bad case is a record, and never the end.
 
 `run_case` does one case from file to files and needs nothing of the others: what a cluster engine would be handed.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Write what a case gives: maps on the scan's own grid, and findings beside them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Cases through stages that overlap: while one is computed, others are read and written. What is stuck is given up.
 
 A thread cannot be stopped from outside, so every stage of a case has a thread of its own, which is left behind when it

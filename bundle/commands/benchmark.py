@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Seconds and peak memory: the main job on a scan of 24 slices, read to written; ways to score, a slice each; and how
 far maps in bfloat16 (and on a GPU, where there is one) are from those in float32.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Make calibrations anew, after a training or a change of settings."""
 
 from __future__ import annotations

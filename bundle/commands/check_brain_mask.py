@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How good the brain mask is, where an honest reference can be had.
 
     flipmap check-brain-mask --label_maps FOLDER --stripped BIDS --scans BIDS

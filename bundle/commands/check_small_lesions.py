@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How well the maps find small bright lesions: planted into tumour-free slices of real scans, at their own resolution.
 
     flipmap check-small-lesions --dataset_dir DATASET --part validation test --output_dir docs/evaluation

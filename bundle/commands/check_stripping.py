@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How surely a stripped skull is told from a whole head (`bundle.transforms.stripped`), as volumes and as slabs.
 
     flipmap check-stripping --whole BIDS [BIDS ...] --stripped BIDS [BIDS ...]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which percentile of the bootstrap sets thresholds: from few patients, held against others, again and again.
 
 The intensity is no network's, so that every patient but those of the test is one that it never saw: 14 of them, or 46,

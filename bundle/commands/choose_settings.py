@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Choose the settings of the methods on synthetic anomalies in healthy slices of the validation patients.
 
 No label of a lesion takes part. The anomalies are of another family than those that the denoiser was trained on.

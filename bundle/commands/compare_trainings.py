@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How much of the figures is chance of a training: several weights, each in units of its own, on the same patients.
 
     for seed in 1 2 3; do

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Say where the main config is, for ``python -m monai.bundle run``."""
 
 from __future__ import annotations

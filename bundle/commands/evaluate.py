@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Make a table of results: of a data set's test patients, of several places, or of retinal OCT."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How well the maps fit a hospital that trained, calibrated and set nothing: a training for each that is held out.
 
 Autoencoder and denoiser are trained from nothing on the patients of the other hospitals, by the recipes of the

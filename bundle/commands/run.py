@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Map every scan of a folder: volumes, pictures, DICOM series, or a BIDS root."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bernoulli diffusion: bits that are flipped, and flipped back.
 
 Wolleb et al., arXiv 2403.11667, section 2.1, after Sohl-Dickstein et al., arXiv 1503.03585. With β_t the schedule,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Calibrations made anew, after a training or a change of settings: every method of a modality, the parts of the fusion
 before it.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tables of the protocol over whole images (`bundle.evaluation.images`)."""
 
 from __future__ import annotations

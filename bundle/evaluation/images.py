@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The protocol where nobody has drawn outlines: whole images of known diagnosis, normal against each disease.
 
 - An image's score is the one that its findings carry (`bundle.scoring.findings.case_score`); a patient's is the mean of

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Figures of merit over voxels, from counts a patient, so that patients can be drawn again (bootstrap)."""
 
 from __future__ import annotations

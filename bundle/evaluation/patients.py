@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One row a patient, and the patients that a figure shows: chosen by rank, never by eye."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The benchmark of places: the same maps on scans of several hospitals, scanners, ages and diseases, a row a set.
 
 A method that is tuned to one place shows here. What compares over places is the mean of log(AUPRC / AUPRC of the

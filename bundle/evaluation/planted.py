@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Small bright lesions planted into healthy slices of real scans, at the scan's own resolution: a stand-in for diseases
 of which there are no labels, such as white matter lesions, through everything that a scan goes through.
 """

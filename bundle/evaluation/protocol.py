@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The protocol: every method on the same test patients, thresholds from healthy slices of other patients.
 
 - pooled over all test scans, healthy slices included: over all head voxels with the map as the method makes it; over

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Rows of the tables: the shipped methods by their own configs, and variants of them that say what they change."""
 
 from __future__ import annotations

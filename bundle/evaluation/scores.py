@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The scores of a method on labelled cases, on each scan's own grid."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The table of the protocol, as CSV for machines and Markdown for people."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What other weights than the bundle's come to: the default and its flips, calibrated for those weights."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """DICOM series in: grouped by UID, checked slice by slice, and read right or refused with the reason.
 
 Pixels and geometry are highdicom's (`highdicom.get_volume_from_series`, `Image.get_volume`); what stands here is what a

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Results as DICOM, tied to the series that they were made from, for the way back to the archive.
 
 They carry the patient of their source, as they must to find their place there. Written by highdicom.

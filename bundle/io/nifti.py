@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Scans in, in any format of `bundle.io.volumes`, and maps out as NIfTI: tolerant when reading, strict when writing,
 whole files or none.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Optical coherence tomography in: pictures of B-scans, folders and stacks of them, vendors' files, DICOM.
 
 Whatever it comes from, a scan is (1, X, Y, Z): X along a B-scan, Y into depth (the vitreous at 0), Z from B-scan to

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Topcon's .fda: chunks with names, of which the B-scans and the size of the scan are read.
 
 After the description of the format by the uocte project, and as oct-converter takes it, whose own reader asks NumPy for

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Files of volumes: ending → reader, one table. Whatever the format, a volume comes with an affine to RAS+ world."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What every method shares: volumes come in, slices are scored in batches, maps of the same grid go out."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The denoising autoencoder: what a UNet that learned to take coarse noise off healthy slices takes off a scan.
 
 Kascenas, Pugeault and O'Neil, "Denoising autoencoders for unsupervised anomaly detection in brain MRI", MIDL 2022:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """DISYRE: restore synthetic anomalies of growing severity instead of noise, and see what changes.
 
 Naval Marimont et al., "DISYRE: Diffusion-Inspired SYnthetic REstoration for Unsupervised Anomaly Detection",

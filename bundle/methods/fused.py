@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Fusion: the maps of several methods, each calibrated on its own healthy distribution, averaged."""
 
 from __future__ import annotations

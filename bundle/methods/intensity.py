@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Plain thresholding: the intensity of the scan as its anomaly map, the baseline of every table."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Masked Bernoulli diffusion (Wolleb et al., arXiv 2403.11667, section 2.2): noise the code, keep what is healthy.
 
     z_org = E(x);  z ~ q(z_L | z_org);  M = 0

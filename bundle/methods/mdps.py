@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """MDPS: masked diffusion posterior sampling (Wu et al., IJCAI 2024, arXiv 2404.17900).
 
 The prior is a denoising diffusion model ε of healthy images x_0. The scan y is observed as x_0 plus noise outside the

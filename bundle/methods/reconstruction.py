@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Autoencoder residual: what the binary autoencoder fails to reproduce. The simplest method there is."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Structured flips: one pass of a denoiser that has learned which bits an anomaly flips.
 
 The denoiser at timestep 0 was trained on z(anomalous twin) ⊕ z(healthy slice), with synthetic anomalies. On a scan

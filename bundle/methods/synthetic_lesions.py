@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Synthetic lesions: a UNet that learned to mark lesions painted into healthy slices, asked of a scan.
 
 The idea, that what restores or marks synthetic corruptions of healthy images finds real lesions, is DISYRE's (Naval

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The one module of ``models/model.pt``: all networks of the default method under one state dict.
 
 One module, because MONAI Label loads one network and one file.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Binary autoencoder: an image becomes a grid of bits, and a grid of bits an image.
 
 Wolleb et al., "Binary Noise for Binary Tasks: Masked Bernoulli Diffusion for Unsupervised Anomaly Detection",

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Several networks under one state dict, for a method that asks them all."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A UNet that marks what a synthetic lesion has changed in a slice: brighter, and darker, than it would be without."""
 
 from __future__ import annotations

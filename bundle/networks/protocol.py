@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What methods ask of a network, whichever it is."""
 
 from __future__ import annotations

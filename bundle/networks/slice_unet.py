@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A time-conditioned UNet on slices, for the methods that work on images: DISYRE and MDPS."""
 
 from __future__ import annotations

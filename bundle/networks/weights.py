@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Weights on disk: pure tensor state dicts."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A volume of B-scans seen from the front: what lies at which depth is summed up, a pixel an A-scan."""
 
 from __future__ import annotations

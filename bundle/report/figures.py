@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pictures as PNG: rows of panels, and a scan with its map."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From raw scores to units that mean something: minus the decimal logarithm of the healthy tail probability.
 
 A map of value 2 marks voxels as high as 1 % of the voxels of healthy brains, 3 marks 0.1 %. The table is made once, on

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What made the scores, as plain data: every setting of a preprocessing and a method, so that a calibration can be held
 against the job that uses it.
 """

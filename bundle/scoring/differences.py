@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Anomaly scores from images: how an image differs from what it would be if it were healthy."""
 
 from __future__ import annotations

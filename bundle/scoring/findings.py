@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From a map to a list that a person can go through: where, how large, how unusual. No verdict is given."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A map sharpened by its scan: scores are known on a coarse grid, the scan says where the edge is."""
 
 from __future__ import annotations

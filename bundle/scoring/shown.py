@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a viewer is given in place of the map: viewers that hold labels cast to integers, where a map is nothing.
 
 Only MONAI Label asks for it; in `monai.bundle run` the map stays.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tables of the healthy tail: raw score → −log10 P(a healthy score is as high), from the scores of few patients."""
 
 from __future__ import annotations

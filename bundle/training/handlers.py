@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Handlers of the training runs: moving average, weights on disk, pictures."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a training or validation step computes, as MONAI inferers, so that MONAI's engines drive it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Slices of several data sets in chosen shares, so that few scans of one place count beside many of another."""
 
 from __future__ import annotations

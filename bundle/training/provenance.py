@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where weights come from: a file beside them that the training writes, so that no diary has to."""
 
 from __future__ import annotations

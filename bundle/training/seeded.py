@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the data sets of training have in common: draws that follow from one seed."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Healthy slices of labelled or unlabelled scans, held in memory."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Scans of any contrast, made from label maps, to learn the brain mask from.
 
 A label map gives the anatomy; every label draws an intensity of its own, so that no contrast, skull or slice thickness

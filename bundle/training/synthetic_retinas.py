@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Healthy retinas that nobody has: layers of realistic thickness and brightness, a foveal pit, vessels, speckle.
 
 On the model's grid of flattened B-scans (`bundle.transforms.oct.FlattenRetinad`). Thicknesses are those of healthy

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Synthetic anomalies: a random shape, filled with a random texture, laid over a healthy slice.
 
 A slice and its anomalous twin differ by the anomaly alone, so whatever changes in the code of bits is what an anomaly

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a healthy head may look like on another scanner: pose, contrast, bias field, noise, resolution, no skull."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The background of a scan at zero, before anything looks at intensities: scans come with offsets, as z-scores, or in a
 bright frame, and are the same scans.
 """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The brain in a scan, found by a small network that learned from synthetic scans of every contrast."""
 
 from __future__ import annotations

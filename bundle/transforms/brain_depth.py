@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How deep in the brain a voxel lies: cortex and its borders are brighter, and vary more, than what is beneath."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """T1w scans of healthy people that look like another contrast: healthy anatomy where its own scans are few."""
 
 from __future__ import annotations

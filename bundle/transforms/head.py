@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The head in a scan: where it is, and the intensity that its inside has."""
 
 from __future__ import annotations

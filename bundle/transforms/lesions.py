@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Healthy brains as they differ, and small lesions in them, painted into slices for the UNet of synthetic lesions.
 
 Slices are (1, X, Y) with intensities in [0, 1], where the median of a brain is about a third; lengths are millimetres.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Brain MRI from what a scanner gives to the model's grid, and back."""
 
 from __future__ import annotations

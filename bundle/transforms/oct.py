@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Retinal B-scans from what a camera gives to the model's grid, and back: the retina found, flattened, cut out.
 
 A B-scan is flattened along a smooth curve under the pigment epithelium, not along that itself: what lifts it (drusen, a

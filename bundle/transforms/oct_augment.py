@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a healthy retina may look like from another camera: place, thickness, contrast, speckle, shadows."""
 
 from __future__ import annotations

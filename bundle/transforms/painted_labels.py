@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Label maps of heads painted like a scan of a contrast, with the large ventricles and wide sulci of old brains.
 
 After Billot et al., "SynthSeg", arXiv 2107.09559: a label map gives the anatomy, intensities are drawn anew a scan.
@@ -70,7 +71,7 @@ class RandPaintLabelsd(MapTransform, Randomizable):
             meta = {**source.meta, "spatial_shape": np.array(scan.shape), "original_affine": affine}
             for name, values in ((key, scan), (self.brain_key, _whole(brain))):
                 tensor = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))[None]
-                d[name] = MetaTensor(tensor, affine=torch.as_tensor(affine), meta={**meta, "affine": affine})
+                d[name] = MetaTensor(tensor, affine=torch.as_tensor(affine), meta=meta)
         return d
 
     def _noise(self, shape: tuple[int, ...], sigma: float) -> np.ndarray:

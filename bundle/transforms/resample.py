@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Linear resampling between grids that share their axes: along each axis in turn, several times as fast as at once."""
 
 from __future__ import annotations

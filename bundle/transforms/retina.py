@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The retina in a B-scan: where it begins, where it ends, and what around it a program has put there.
 
 The retina lies between the inner limiting membrane (ILM, its border with the dark vitreous) and the retinal pigment

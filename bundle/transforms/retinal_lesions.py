@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Synthetic anomalies of the retina: fluid, drusen and detachments of the epithelium, bright spots, thinning.
 
 B-scans are (1, X, Y) on the model's grid (`bundle.transforms.oct.FlattenRetinad`), columns 24 µm and rows 6 µm apart,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether a scan's skull has been stripped: bone is dark in every contrast of MRI, and lies between scalp and brain."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A night in a hospital, with real scans: minutes, so it is asked for by name (`make acceptance`) and not part of the
 quick suite. What it measures it prints; the figures in docs/batches.md are from it.
 """

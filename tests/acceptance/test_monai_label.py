@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A real MONAI Label server with our bundles in it: minutes, and an environment of its own (`make acceptance-label`).
 
 FLIPMAP_LABEL_ENVIRONMENT names the environment that scripts/monai_label.py makes; it is made when missing. What is

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The volume viewer of the report: NiiVue, vendored, and the volumes that it shows."""
 
 from __future__ import annotations
