@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 TEST_JOBS ?= 2
 PYTEST = python -m pytest -n $(TEST_JOBS) --dist worksteal
 
-.PHONY: demo test test-wheel test-numpy1 acceptance acceptance-label lint configs bench clean
+.PHONY: demo test test-wheel test-numpy1 acceptance acceptance-label lint configs results bench clean
 
 demo: $(VENV)/installed
 	rm -rf demo
@@ -41,6 +41,10 @@ lint: $(VENV)/installed
 # The configs that people run, from the parts that they share.
 configs: $(VENV)/installed
 	$(BIN)/python scripts/compose_configs.py
+
+# The tables of `flipmap evaluate`, put into the pages that show them.
+results: $(VENV)/installed
+	$(BIN)/python scripts/fill_docs.py
 
 bench: $(VENV)/installed
 	$(BIN)/flipmap benchmark

@@ -23,7 +23,7 @@ COMMANDS = {
     "calibrate": "make calibrations anew, after a training or a change of settings",
     "evaluate": "make a table of results",
     "benchmark": "measure time and memory",
-    "compare-trainings": "say how much of the figures is chance of a training",
+    "compare-trainings": "measure the variability across training seeds",
     "leave-site-out": "train without each hospital, and test on it",
     "choose-percentile": "say how reliable thresholds of few patients are",
     "choose-settings": "try settings of the methods on synthetic anomalies",

@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Data sets: what there is to run for a modality, what a layout on disk means for training, and the split of its
-patients.
-"""
+"""Find the scans of a modality; map dataset layouts to training cases; split patients."""
 
 from __future__ import annotations
 

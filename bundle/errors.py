@@ -7,7 +7,7 @@ FlipmapError
 ├── DatasetError   a folder holds nothing to work on, or a split does not fit it
 └── WeightsError   the weights or their calibration are missing, or do not belong together
 
-Every error says what is wrong, where, and the way out.
+Every error says what is wrong, where, and the remedy.
 """
 
 from __future__ import annotations

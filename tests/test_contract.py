@@ -18,6 +18,7 @@ import bundle
 from bundle.networks.weights import load_weights
 from bundle.scoring.calibration import read_calibration, weights_hash
 from scripts.compose_configs import composed
+from scripts.fill_docs import PAGES, TABLES, filled
 from tests.conftest import ROOT
 
 CONFIGS = sorted([*(ROOT / "configs").glob("*.json"), *(ROOT / "configs" / "methods").glob("*.json")])
@@ -200,6 +201,15 @@ def test_shipped_weights_say_where_they_come_from(weights):
     assert known["sha256"] == weights_hash(weights)
     assert known["parts"]
     assert weights.parent.name in ("models", "oct") or f"models/{weights.parent.name}/" in LICENCES
+
+
+def test_tables_in_pages_are_those_that_evaluation_wrote():
+    shown = 0
+    for name in PAGES:
+        text = (ROOT / name).read_text(encoding="utf-8")
+        assert filled(ROOT / name) == text, f"{name} is not current: run make results"
+        shown += text.count("<!-- begin ")
+    assert shown == len(TABLES)
 
 
 def test_versions_agree():

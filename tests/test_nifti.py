@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files: every broken one is named with reason and way out; every written one is whole."""
+"""Files: every broken one is named with reason and remedy; every written one is whole."""
 
 import os
 

@@ -82,7 +82,7 @@ class Job:
 
     @property
     def settings(self) -> dict:
-        """What the map hangs on and a user can set, plain values."""
+        """What the map depends on and a user can set, plain values."""
         return {key: self.config.get_parsed_content(key) for key in SETTINGS}
 
     @property
@@ -122,7 +122,7 @@ class Job:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of everything but the scan that the outputs hang on: config, weights, calibration, version."""
+        """Hash of everything but the scan that the outputs depend on: config, weights, calibration, version."""
         raw = {key: value for key, value in self.config.get().items() if key not in BESIDE_THE_POINT}
         digest = hashlib.sha256(json.dumps([raw, str(self.device), __version__], sort_keys=True, default=str).encode())
         digest.update(self.units.encode())

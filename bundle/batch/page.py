@@ -35,7 +35,7 @@ def write_page(
     Args:
         output: folder of the results.
         cases: of the plan.
-        records: of all its cases, and of the series that were passed over.
+        records: of all its cases, and of the series that were skipped.
         job: that made them.
         viewed: cases that get a view of their volumes: names, or a number for so many of the highest score.
 
@@ -46,7 +46,7 @@ def write_page(
         OutputError: when it cannot be written.
     """
     by_name = {case.name: case for case in cases}
-    groups: dict[str, list[dict]] = {"done": [], "failed": [], "passed over": []}
+    groups: dict[str, list[dict]] = {"done": [], "failed": [], "skipped": []}
     for record in records:
         row = {**vars(record), "anchor": f"case-{record.name}"}
         if record.status.startswith("done"):
@@ -67,7 +67,7 @@ def write_page(
     text = environment.get_template("page.html").render(
         done=groups["done"],
         failed=groups["failed"],
-        passed=groups["passed over"],
+        skipped=groups["skipped"],
         total=len(groups["done"]) + len(groups["failed"]),
         threshold=settings.get("threshold", ""),
         method=settings.get("method", ""),

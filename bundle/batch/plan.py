@@ -132,22 +132,22 @@ def plan_cases(
 def plan_series(
     series: Sequence[DicomSeries], rule: str | None = None, units: str = UNITS
 ) -> tuple[list[PlannedCase], dict[str, str]]:
-    """The series to run, and those that are passed over: name → why.
+    """The series to run, and those that are skipped: name → why.
 
     Args:
         series: from `bundle.io.dicom.find_series`.
         rule: regular expression that the description must hold.
         units: of the maps.
     """
-    planned, passed = [], {}
+    planned, skipped = [], {}
     for one in series:
         if not one.meant:
-            passed[one.name] = one.problem
+            skipped[one.name] = one.problem
         elif not one.matches(rule):
-            passed[one.name] = f"its description does not match {rule!r}"
+            skipped[one.name] = f"its description does not match {rule!r}"
         else:
             planned.append(PlannedCase(one.name, {"image": one}, Path(one.name), units=units))
-    return planned, passed
+    return planned, skipped
 
 
 def is_done(case: PlannedCase, output: Path, fingerprint: str) -> bool:

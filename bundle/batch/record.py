@@ -29,13 +29,13 @@ class Record:
 
     Attributes:
         name: of the case.
-        status: ``done``, ``done before``, ``failed``, or ``passed over``: a series that nobody asked for.
+        status: ``done``, ``done before``, ``failed``, or ``skipped``: a series that nobody asked for.
         case_score: see `bundle.scoring.findings.case_score`.
         findings: how many.
         largest_ml: volume of the largest.
         seconds: from reading to writing.
         reason: why it failed.
-        remedy: the way out.
+        remedy: the remedy.
     """
 
     name: str

@@ -62,7 +62,7 @@ def run_batch(
     overwrite: bool = False,
     timeout: float | None = TIMEOUT,
     told: Callable[[Record], None] = lambda record: None,
-    passed: Mapping[str, str] | None = None,
+    skipped: Mapping[str, str] | None = None,
     viewed: Sequence[str] = (),
 ) -> list[Record]:
     """Run the cases of a plan.
@@ -76,7 +76,7 @@ def run_batch(
         timeout: seconds that a case may take to be read, computed and written; None for any. A case that is stuck is
             given up, its thread left behind, and costs the others nothing but a place for a while.
         told: called with every record as it comes.
-        passed: series that are passed over, name → why; they get their rows in the table.
+        skipped: series that are skipped, name → why; they get their rows in the table.
         viewed: cases whose volumes the report shows, see `bundle.batch.page.write_page`.
 
     Returns:
@@ -98,7 +98,7 @@ def run_batch(
             failed = _noting(note, timeout)
             run_stages(todo, _stages(job, output, jobs), lambda _, record: note(record), failed, timeout)
         finally:
-            over = [Record(name, "passed over", reason=why) for name, why in (passed or {}).items()]
+            over = [Record(name, "skipped", reason=why) for name, why in (skipped or {}).items()]
             write_table(output / TABLE, [*records, *over])
             write_page(output, cases, [*records, *over], job, viewed)
     return records

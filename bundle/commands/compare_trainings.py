@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How much of the figures is chance of a training: several weights, each in units of its own, on the same patients.
+"""Variability across training seeds: several weights, each with a calibration of its own, on the same patients.
 
     for seed in 1 2 3; do
         python -m monai.bundle run --config_file configs/train_denoiser.json --seed $seed --output_dir runs/$seed …

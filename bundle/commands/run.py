@@ -62,25 +62,25 @@ def run(options: argparse.Namespace) -> int:
     from ..batch.plan import is_done  # here and below: what brings PyTorch along would make --help wait
 
     job = _job(options)
-    plan, passed = _plan(options, job)
+    plan, skipped = _plan(options, job)
     if options.dry_run:
         for case in plan:
             done = not options.overwrite and is_done(case, options.output, job.fingerprint)
             print(f"{case.name}: {'done before' if done else 'to do'} ({case.where})")
-        for name, why in passed.items():
-            print(f"{name}: passed over, {why}")
+        for name, why in skipped.items():
+            print(f"{name}: skipped, {why}")
         return EXIT_CODES["all good"]
-    return _run_plan(plan, passed, job, options)
+    return _run_plan(plan, skipped, job, options)
 
 
 def _plan(options: argparse.Namespace, job: Job) -> tuple[list[PlannedCase], dict[str, str]]:
-    """Files and DICOM series of the input, and what is passed over of the latter."""
+    """Files and DICOM series of the input, and what is skipped of the latter."""
     from ..batch.plan import plan_cases, plan_series
     from ..cases import with_brain_masks
     from ..datasets import find_modality
 
     cases: list[dict] = []
-    passed: dict[str, str] = {}
+    skipped: dict[str, str] = {}
     nothing = None
     try:
         how = {key: job.config.get_parsed_content(key) for key in job.modality.found_by}
@@ -94,13 +94,13 @@ def _plan(options: argparse.Namespace, job: Job) -> tuple[list[PlannedCase], dic
         try:
             from ..io.dicom import find_series
 
-            series, passed = plan_series(find_series(options.input), options.series or job.modality.series, job.units)
+            series, skipped = plan_series(find_series(options.input), options.series or job.modality.series, job.units)
             plan += series
         except (ImportError, DatasetError) as error:
             logger.debug("no DICOM: %s", error)
     if not plan:
         raise nothing or DatasetError(options.input, "nothing to map in it", "Check the folder, or --series")
-    return plan, passed
+    return plan, skipped
 
 
 def _job(options: argparse.Namespace) -> Job:
@@ -119,7 +119,7 @@ def _job(options: argparse.Namespace) -> Job:
         raise known or FlipmapError("the config", " ".join(str(error).split()), "Check --config and --set") from error
 
 
-def _run_plan(plan: list[PlannedCase], passed: dict[str, str], job: Job, options: argparse.Namespace) -> int:
+def _run_plan(plan: list[PlannedCase], skipped: dict[str, str], job: Job, options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from ..batch.run import TABLE, run_batch
@@ -144,7 +144,7 @@ def _run_plan(plan: list[PlannedCase], passed: dict[str, str], job: Job, options
                 options.overwrite,
                 options.timeout,
                 told,
-                passed,
+                skipped,
                 options.viewer,
             )
         failed = sum(record.status == "failed" for record in records)

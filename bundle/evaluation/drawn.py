@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fluid and elevations of the pigment epithelium, drawn by rules into B-scans of ill retinas.
+"""Fluid and elevations of the pigment epithelium, drawn by rules into B-scans of diseased retinas.
 
 Nobody has outlined these images. The rules look at one thing each and know nothing of any map, so that a reader can
 check them on the picture that they come with:

@@ -6,7 +6,7 @@
 - Thresholds come from normal patients who neither trained nor are tested; the rate that they reach is measured on the
   tested normal ones.
 - Voxels are compared on synthetic anomalies in the tested normal images, of a family that no training saw; and on what
-  rules draw into the tested ill ones (`bundle.evaluation.drawn`).
+  rules draw into the tested diseased ones (`bundle.evaluation.drawn`).
 """
 
 from __future__ import annotations
@@ -214,19 +214,19 @@ def _against(scored: Sequence[dict], name: str, draws: int = 2000) -> dict[str, 
     groups = _patients(scored, name)
     normal, rng = groups.pop(NORMAL), np.random.RandomState(0)
     row: dict[str, object] = {}
-    for kind, ill in [*groups.items(), ("all", np.concatenate(list(groups.values())))]:
+    for kind, diseased in [*groups.items(), ("all", np.concatenate(list(groups.values())))]:
         figures = {"auroc": roc_auc_score, **({"ap": average_precision_score} if kind == "all" else {})}
         for metric, function in figures.items():
             values = [
-                _compared(function, rng.choice(normal, len(normal)), rng.choice(ill, len(ill))) for _ in range(draws)
+                _compared(function, rng.choice(normal, len(normal)), rng.choice(diseased, len(diseased))) for _ in range(draws)
             ]
-            row[f"{metric}_{kind}"] = _compared(function, normal, ill)
+            row[f"{metric}_{kind}"] = _compared(function, normal, diseased)
             row[f"{metric}_{kind}_interval"] = tuple(np.percentile(values, [2.5, 97.5]))
     return row
 
 
-def _compared(function: Callable, normal: np.ndarray, ill: np.ndarray) -> float:
-    return float(function([0] * len(normal) + [1] * len(ill), [*normal, *ill]))
+def _compared(function: Callable, normal: np.ndarray, diseased: np.ndarray) -> float:
+    return float(function([0] * len(normal) + [1] * len(diseased), [*normal, *diseased]))
 
 
 def _reached(normal: Sequence[dict], healthy: Sequence[dict], name: str) -> dict[str, float]:
@@ -258,18 +258,18 @@ def _kept(normal: Sequence[dict], name: str, calibrated: Callable) -> dict[str, 
 
 
 def _drawn_auprc(scored: Sequence[dict], name: str) -> dict[str, float]:
-    """Pooled over the organ of ill images: what the rules of `bundle.evaluation.drawn` find against the rest."""
-    ill = [image for image in scored if "drawn" in image]
+    """Pooled over the organ of diseased images: what the rules of `bundle.evaluation.drawn` find against the rest."""
+    diseased = [image for image in scored if "drawn" in image]
     return {
         f"{rule}_auprc": Pooled.of(
-            [image["voxels"][name] for image in ill], [image["drawn_voxels"][rule] for image in ill]
+            [image["voxels"][name] for image in diseased], [image["drawn_voxels"][rule] for image in diseased]
         ).figures()["auprc"]
         for rule in RULES
     }
 
 
 def _save_drawn(path: Path, scored: Sequence[dict]) -> None:
-    """What the rules have drawn, in every ill image whose licence lets it be shown."""
+    """What the rules have drawn, in every diseased image whose licence lets it be shown."""
     shown = [image for image in scored if "drawn" in image and not DUKE.search(image["name"])]
     rows = []
     for image in shown:

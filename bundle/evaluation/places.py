@@ -100,17 +100,17 @@ def place_rows(place: str, kept: Mapping[str, MethodScores], jobs: Mapping[str, 
         one = kept[name]
         masked = one.masked()
         row: dict[str, object] = {"place": place, "method": name, "scans": len(one.names)}
-        ill = [n for n, lesion in enumerate(one.lesions) if lesion.any()]
-        if ill:
-            row["auprc"] = Pooled.of([masked[n] for n in ill], [one.lesions[n] for n in ill]).figures()["auprc"]
+        diseased = [n for n, lesion in enumerate(one.lesions) if lesion.any()]
+        if diseased:
+            row["auprc"] = Pooled.of([masked[n] for n in diseased], [one.lesions[n] for n in diseased]).figures()["auprc"]
             row["auprc_of_scans"] = float(
-                np.mean([Pooled.of([masked[n]], [one.lesions[n]]).figures()["auprc"] for n in ill])
+                np.mean([Pooled.of([masked[n]], [one.lesions[n]]).figures()["auprc"] for n in diseased])
             )
         for rate in RATES:
             threshold = -np.log10(rate)
             found = np.concatenate(masked) >= threshold
             known = not job.uncalibrated
-            row[f"dice_at_{rate:g}"] = dice(found, np.concatenate(one.lesions)) if ill and known else ""
+            row[f"dice_at_{rate:g}"] = dice(found, np.concatenate(one.lesions)) if diseased and known else ""
             row[f"reached_rate_{rate:g}"] = float((np.concatenate(one.healthy) >= threshold).mean()) if known else ""
         rows.append({**dict.fromkeys(("auprc", "auprc_of_scans"), ""), **row})
     return rows
@@ -132,18 +132,18 @@ def against(table: Sequence[Mapping], name: str, key: str = "auprc") -> float:
 
 def _markdown(table: Sequence[Mapping], names: Sequence[str]) -> str:
     places = list(dict.fromkeys(row["place"] for row in table))
-    ill = [place for place in places if any(row["place"] == place and row["auprc"] != "" for row in table)]
+    diseased = [place for place in places if any(row["place"] == place and row["auprc"] != "" for row in table)]
     lines = [
         "AUPRC, pooled over voxels / mean over scans, of the map as it is saved, and the false-positive rates that the "
         "values 2 (promised: 1 %) and 3 (0.1 %) reach in healthy slices. Last column: mean over places of the ratio to "
         "the intensity in the same mask, pooled / mean over scans.",
         "",
-        "| method | " + " | ".join([*ill, *(f"{place}, rates" for place in places), "times the intensity"]) + " |",
-        "|---" * (len(ill) + len(places) + 2) + "|",
+        "| method | " + " | ".join([*diseased, *(f"{place}, rates" for place in places), "times the intensity"]) + " |",
+        "|---" * (len(diseased) + len(places) + 2) + "|",
     ]
     for name in names:
         rows = {row["place"]: row for row in table if row["method"] == name}
-        cells = [f"{rows[place]['auprc']:.3f} / {rows[place]['auprc_of_scans']:.3f}" for place in ill]
+        cells = [f"{rows[place]['auprc']:.3f} / {rows[place]['auprc_of_scans']:.3f}" for place in diseased]
         cells += [" / ".join(_percent(rows[place][f"reached_rate_{rate:g}"]) for rate in RATES) for place in places]
         cells.append(" / ".join(f"{np.exp(against(table, name, key)):.2f}" for key in ("auprc", "auprc_of_scans")))
         lines.append(f"| {name} | " + " | ".join(cells) + " |")

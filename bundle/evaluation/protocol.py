@@ -140,8 +140,8 @@ def evaluate(kept: MethodScores, thresholds: Mapping[float, float]) -> dict[str,
         row[f"reached_rate_{rate:g}"] = float((healthy_scores(kept) >= threshold).mean())
         for size, group in zip(SIZES, np.array_split(np.argsort(kept.lesion_ml), len(SIZES)), strict=True):
             row[f"volume_dice_at_{rate:g}_{size}"] = each[group].mean() if len(group) else float("nan")
-    scores, ill = zip(*kept.slices, strict=True)
-    row["slice_auroc"] = roc_auc_score(ill, scores) if 0 < sum(ill) < len(ill) else float("nan")
+    scores, diseased = zip(*kept.slices, strict=True)
+    row["slice_auroc"] = roc_auc_score(diseased, scores) if 0 < sum(diseased) < len(diseased) else float("nan")
     row["seconds"] = float(np.mean(kept.seconds))
     return row
 

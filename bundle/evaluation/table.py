@@ -46,7 +46,7 @@ COLUMNS: dict[str, Callable[[Mapping], str]] = {
 
 
 #: Patients that the network has seen in training, and the methods whose healthy scores count on them all the same:
-#: those that ask no network, and those that take such patients in units of their own (`Fused.with_entries`).
+#: those that ask no network, and those that take such patients with a calibration of their own (`Fused.with_entries`).
 Seen = tuple[Sequence[dict], Mapping[str, Inferer]]
 
 

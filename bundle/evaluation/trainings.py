@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What other weights than the bundle's come to: the default and its flips, calibrated for those weights."""
+"""Evaluate alternative weights: the default and its flips, each with a calibration for those weights."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class DicomSeries:
         number: SeriesNumber, or 0.
         meant: whether it is an acquisition that somebody could want a map of: no localizer, no other modality.
         problem: why it cannot be scored, or empty.
-        remedy: the way out.
+        remedy: the remedy.
     """
 
     uid: str
@@ -161,7 +161,7 @@ def _series(uid: str, members: Sequence[tuple[Path, Any]]) -> DicomSeries:
 
 
 def _unmeant(headers: Sequence) -> tuple[str, str]:
-    """Why nobody would want a map of a series, and the way out; two empty strings when somebody might."""
+    """Why nobody would want a map of a series, and the remedy; two empty strings when somebody might."""
     first = headers[0]
     kinds = {str(h.SOPClassUID) for h in headers}
     if kinds - {MR, ENHANCED_MR} or len(kinds) > 1:
@@ -176,7 +176,7 @@ def _unmeant(headers: Sequence) -> tuple[str, str]:
 
 
 def _problem(headers: Sequence) -> tuple[str, str]:
-    """Why a series cannot be read right, and the way out; two empty strings when it can."""
+    """Why a series cannot be read right, and the remedy; two empty strings when it can."""
     if str(headers[0].SOPClassUID) == ENHANCED_MR:
         return ("", "") if len(headers) == 1 else (f"{len(headers)} multi-frame objects", "Give one volume a series")
     return _geometry_problem(list({str(h.SOPInstanceUID): h for h in headers}.values()))

@@ -44,7 +44,7 @@ class Fused(Inferer):
     """Weighted mean of −log10 of the healthy tail probabilities of several methods.
 
     Where the preprocessing has noted how deep in the brain a voxel lies (`bundle.transforms.brain_depth`), methods that
-    were calibrated by depth are asked how rare their score is at that depth.
+    were calibrated by depth use the calibration table of that depth.
 
     Args:
         methods: name → method; its entry of the calibration file is ``fused.<name>``.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a viewer is given in place of the map: viewers that hold labels cast to integers, where a map is nothing.
+"""What a label viewer gets instead of the map: it casts to integers, which would turn the map into zeros.
 
 Only MONAI Label asks for it; in `monai.bundle run` the map stays.
 """

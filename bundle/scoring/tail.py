@@ -21,8 +21,8 @@ def tail_table(healthy: Sequence[np.ndarray], percentile: float | None = None) -
 
     Args:
         healthy: raw scores of healthy voxels, an array of any shape a patient.
-        percentile: of the bootstrap over patients, in (0, 1): the table holds this percentile of the tail
-            probabilities that draws of as many patients have. None, or a single patient, takes the pooled tail.
+        percentile: in (0, 1), of a bootstrap over patients: the table holds this percentile of the bootstrapped tail
+            probabilities. None, or a single patient, takes the pooled tail.
 
     Raises:
         ValueError: when no voxel is given, all scores are equal, or ``percentile`` is not between 0 and 1.

@@ -16,7 +16,7 @@ from scipy import ndimage
 
 __all__ = ["Retina", "fill_of", "find_retina"]
 
-THICKNESS_UM = (60.0, 1400.0)  # of any retina, ill ones included
+THICKNESS_UM = (60.0, 1400.0)  # of any retina, diseased ones included
 INNER_UM = 250.0  # above the epithelium: up to here it is retina, in most places
 LIGHT_ABOVE = 0.8  # what light above the inner border costs, beside its edge
 STANDS_OUT = 1.2  # standard deviations of the B-scan's noise that the retina is brighter than the vitreous

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Put the tables that `flipmap evaluate` has written into the pages that show them.
+
+    python scripts/fill_docs.py [--check]
+
+Each stands between ``<!-- begin NAME -->`` and ``<!-- end NAME -->``; nobody copies a figure by hand.
+"""
+
+import argparse
+import csv
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from bundle import bundle_root
+from bundle.io.files import whole_file
+
+DOCS = Path(bundle_root()) / "docs"
+PAGES = ("README.md", "docs/evaluation.md", "docs/oct.md")
+MARKED = re.compile(r"(<!-- begin (\w+) -->\n).*?(\n<!-- end \2 -->)", re.DOTALL)
+#: Rows and columns of the README: name in places.csv → what it is called there.
+SHOWN = {
+    "intensity": "plain intensity",
+    "structured flips": "structured flips, one pass",
+    "synthetic lesions, brighter": "synthetic lesions, brighter",
+    "default": "**default: both and the intensity**",
+}
+PLACES = {
+    "LGG": "LGG, {} test patients",
+    "elderly": "elderly, {}",
+    "small lesions": "small lesions, {}",
+    "BraTS": "BraTS, {}",
+}
+
+#: Columns of docs/oct.md: name in docs/oct/table.csv → what it is called there.
+OCT_PATIENTS = {
+    "auroc_amd": "AMD (Duke)",
+    "auroc_cnv": "CNV",
+    "auroc_dme": "DME",
+    "auroc_drusen": "drusen",
+    "auroc_all": "all",
+    "ap_all": "AP, all",
+}
+OCT_RATES = {"rate_0.01": "1 % became", "rate_0.001": "0.1 % became"}
+OCT_PIXELS = {"synthetic_auprc": "synthetic", "elevation_auprc": "elevation", "fluid_auprc": "fluid"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; say which pages are not current")
+    check = parser.parse_args().check
+    pages = {Path(bundle_root()) / name: filled(Path(bundle_root()) / name) for name in PAGES}
+    stale = [path for path, text in pages.items() if path.read_text(encoding="utf-8") != text]
+    for path in [] if check else stale:
+        with whole_file(path) as temporary:
+            temporary.write_text(pages[path], encoding="utf-8")
+    if stale:
+        print(f"{'not current' if check else 'written'}: {', '.join(path.name for path in stale)}")
+    sys.exit(bool(check and stale))
+
+
+def filled(page: Path) -> str:
+    """The page with the tables as they are now."""
+    return MARKED.sub(lambda m: m[1] + TABLES[m[2]]().strip() + m[3], page.read_text(encoding="utf-8"))
+
+
+def places_in_short() -> str:
+    """AUPRC of the rows that matter most, pooled over voxels."""
+    with (DOCS / "evaluation" / "places.csv").open(encoding="utf-8") as file:
+        rows = {(row["place"], row["method"]): row for row in csv.DictReader(file)}
+    counts = {place: rows[place, "default"]["scans"] for place in PLACES}
+    lines = ["| method | " + " | ".join(name.format(counts[place]) for place, name in PLACES.items()) + " |"]
+    lines.append("|---" * (len(PLACES) + 1) + "|")
+    for method, name in SHOWN.items():
+        bold = "**" if method == "default" else ""
+        cells = [f"{bold}{float(rows[place, method]['auprc']):.3f}{bold}" for place in PLACES]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def oct_in_short() -> str:
+    """AUROC a disease with its interval, rates, and AUPRC over pixels; a star where no calibration ships."""
+    with (DOCS / "oct" / "table.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    lines = ["| method | " + " | ".join((*OCT_PATIENTS.values(), *OCT_RATES.values(), *OCT_PIXELS.values())) + " |"]
+    lines.append("|---" * (1 + len(OCT_PATIENTS) + len(OCT_RATES) + len(OCT_PIXELS)) + "|")
+    for row in rows:
+        cells = [f"{float(row[key]):.3f} ({_interval(row[f'{key}_interval'])})" for key in OCT_PATIENTS]
+        cells += [_rate(row, key) for key in OCT_RATES]
+        cells += [f"{float(row[key]):.3f}" if row[key] else "" for key in OCT_PIXELS]
+        lines.append(f"| {row['method']} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _interval(text: str) -> str:
+    return "–".join(f"{float(end):.3f}" for end in text.split("–"))
+
+
+def _rate(row: dict[str, str], key: str) -> str:
+    shipped, reached = row[f"shipped_{key}"], row[f"reached_{key}"]
+    return f"{float(shipped):.2%}" if shipped else f"{float(reached):.2%}*" if reached else ""
+
+
+def _file(name: str) -> Callable[[], str]:
+    return lambda: (DOCS / name).read_text(encoding="utf-8")
+
+
+#: Name between the marks → what stands there.
+TABLES = {
+    "places_in_short": places_in_short,
+    "places": _file("evaluation/places.md"),
+    "patients": _file("evaluation/table.md"),
+    "oct_in_short": oct_in_short,
+}
+
+
+if __name__ == "__main__":
+    main()
