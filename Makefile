@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 TEST_JOBS ?= 2
 PYTEST = python -m pytest -n $(TEST_JOBS) --dist worksteal
 
-.PHONY: demo test test-wheel test-numpy1 acceptance acceptance-label lint configs results bench clean
+.PHONY: demo docs coverage test test-wheel test-numpy1 acceptance acceptance-label lint configs results bench clean
 
 demo: $(VENV)/installed
 	rm -rf demo
@@ -17,7 +17,7 @@ demo: $(VENV)/installed
 	@echo "mask:    demo/maps/sample_FLAIR_anomaly_mask.nii.gz"
 	@echo "picture: demo/sample.png"
 
-test: $(VENV)/installed lint
+test: $(VENV)/installed lint docs
 	OMP_NUM_THREADS=1 $(BIN)/$(PYTEST) tests
 
 # MONAI Label still lives on NumPy 1.26: the same suite there, trainings and rates apart, and without the extras, of which
@@ -42,6 +42,14 @@ lint: $(VENV)/installed
 configs: $(VENV)/installed
 	$(BIN)/python scripts/compose_configs.py
 
+# The site, without a warning: build/site/index.html.
+docs: $(VENV)/installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+# The share of lines that the suite runs, processes of its own left aside.
+coverage: $(VENV)/installed
+	OMP_NUM_THREADS=1 $(BIN)/$(PYTEST) --cov=bundle --cov-report=term tests
+
 # The tables of `flipmap evaluate`, put into the pages that show them.
 results: $(VENV)/installed
 	$(BIN)/python scripts/fill_docs.py
@@ -61,7 +69,7 @@ test-wheel: $(VENV)/installed
 # The pinned versions, as constraints; torch by its exact number, or pip takes the newest build with all of CUDA.
 $(VENV)/installed: requirements.txt setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.txt --editable ".[hospital,dev]" eyepy
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.txt --editable ".[hospital,dev,docs]" eyepy
 	touch $@
 
 $(VENV)-numpy1/installed: requirements.txt setup.cfg pyproject.toml

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,7 +38,7 @@ def predict(
     array: np.ndarray,
     affine: np.ndarray | None = None,
     spacing: tuple[float, float, float] | None = None,
-    **settings,
+    **settings: Any,
 ) -> np.ndarray:
     """The anomaly map of a scan in memory: no file is read but the weights, none is written.
 

@@ -9,6 +9,7 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from .cases import CONTRAST, brats_cases, find_scans, lesion_cases, with_brain_masks
 from .errors import EXIT_CODES, DatasetError
@@ -57,7 +58,7 @@ def find_modality(
     return with_brain_masks(cases, brain_masks) if brain_masks else cases
 
 
-def scans_to_run(root: str | Path, **how) -> list[dict]:
+def scans_to_run(root: str | Path, **how: Any) -> list[dict]:
     """`find_modality` for a config: where there is nothing to do, one clear line and the exit code, no traceback."""
     try:
         return find_modality(root, **how)

@@ -30,7 +30,7 @@ class FlipmapError(Exception):
         self.where, self.reason, self.remedy = str(where), reason, remedy
         super().__init__(f"{where}: {reason}. {remedy}")
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple:
         # Exceptions are rebuilt from `args` alone, which is not what __init__ takes: loader workers need this.
         return type(self), (self.where, self.reason, self.remedy)
 

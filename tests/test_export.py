@@ -79,7 +79,7 @@ def test_weights_apart_are_named_with_their_hashes(tmp_path):
     assert weights_hash(tmp_path / "x" / WEIGHTS) == weights_hash(upload / WEIGHTS)
     (upload / BRAIN).write_bytes(b"another file")
     (tmp_path / "x" / BRAIN).unlink()
-    with pytest.raises(HashCheckError, match="model.pt"):
+    with pytest.raises(HashCheckError, match=r"model\.pt"):
         download_large_files(str(tmp_path / "x"))
 
 

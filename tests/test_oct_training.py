@@ -60,7 +60,7 @@ def test_speckle_and_shadows():
 
 @pytest.fixture(scope="module")
 def eyes(tmp_path_factory):
-    """Normal and diseased patients: the diseased ones have a bright block in the retina. And a picture without a retina."""
+    """Normal and diseased patients, the latter with a bright block in the retina; and a picture without a retina."""
     root = tmp_path_factory.mktemp("oct")
     for number in range(6):
         picture, base = bscan(number, width=256)

@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,7 +50,7 @@ class Job:
         WeightsError: when weights or calibration are missing or do not belong together.
     """
 
-    def __init__(self, config_files: Sequence[str | Path] = (), **settings) -> None:
+    def __init__(self, config_files: Sequence[str | Path] = (), **settings: Any) -> None:
         self.config = ConfigParser()
         files = list(config_files) or [Path(bundle_root()) / "configs" / "inference.json"]
         self.config.read_config([str(path) for path in files])

@@ -25,6 +25,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -127,7 +128,7 @@ def run_beside(busy: int, root: Path, folder: Path, threads: int) -> float:
             other.wait()
 
 
-def prepared():
+def prepared() -> tuple[Any, Any, Any]:
     """Network, a volume (1, 1, 128, 128, 24) on the model's grid, and the config."""
     import torch
     from monai.bundle import ConfigParser

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,7 @@ SPLIT = CONFIGS / "splits" / "lgg_flair.json"
 FLIPS = "structured_flips"
 
 
-def planted(case: dict, preprocessing, seed: int, folder: Path) -> Prepared | None:
+def planted(case: dict, preprocessing: Callable, seed: int, folder: Path) -> Prepared | None:
     """A case with lesions in its healthy slices, which alone count, prepared like any scan; None where none fits."""
     known, scan = prepare(case, preprocessing), to_axial(read_scan(case["image"]))
     spacing = [float(s) for s in scan.pixdim]

@@ -18,7 +18,9 @@ import argparse
 import copy
 import csv
 import itertools
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,6 +40,7 @@ from ..methods.masked_bernoulli import MaskedBernoulli, SliceNoise
 from ..methods.mdps import Mdps
 from ..methods.reconstruction import Reconstruction
 from ..methods.structured_flips import StructuredFlips
+from ..networks.anomaly_network import AnomalyNetwork
 from ..networks.fused_network import FusedNetwork
 from ..networks.slice_unet import SliceUNet
 from ..networks.weights import load_weights
@@ -123,7 +126,7 @@ def candidates(healthy: dict, small: bool) -> dict[str, SliceMethod]:
     return methods
 
 
-def network_of(weights: str):
+def network_of(weights: str) -> AnomalyNetwork:
     """The network of the main job."""
     parser = ConfigParser()
     parser.read_config(Path(bundle_root()) / "configs" / "inference.json")
@@ -150,7 +153,8 @@ def validation(dataset_dir: str, every: int, small: bool) -> list[torch.Tensor]:
 
 def tumours(dataset_dir: str) -> tuple[torch.Tensor, np.ndarray, np.ndarray, np.ndarray, list[int]]:
     """Slices of the validation patients as they are, their tumour, their brain, which are free of tumour, and how many
-    each patient has."""
+    each patient has.
+    """
     parser = recipe(dataset_dir)
     preprocessing = parser.get_parsed_content("preprocessing")
     parts: list[list] = [[], [], [], []]
@@ -169,19 +173,19 @@ def depths(brain: np.ndarray) -> np.ndarray:
     return np.moveaxis(depth_in_slices(np.moveaxis(brain[:, 0], 0, -1), (SPACING, SPACING)), -1, 0)[:, None]
 
 
-def in_batches(slices: torch.Tensor, function) -> torch.Tensor:
+def in_batches(slices: torch.Tensor, function: Callable) -> torch.Tensor:
     """``function`` of slices and their numbers, 16 at a time."""
     with torch.no_grad(), autocast(slices.device):
         batches = zip(slices.split(16), torch.arange(len(slices)).split(16), strict=True)
         return torch.cat([function(batch, numbers).float() for batch, numbers in batches])
 
 
-def healthy_thresholds(network, healthy: torch.Tensor) -> dict[tuple[int, float], float]:
+def healthy_thresholds(network: Any, healthy: torch.Tensor) -> dict[tuple[int, float], float]:
     """(L, rate) → the P that this share of the bits of healthy codes, noised to L, exceeds."""
     scheduler, found = BernoulliScheduler(), {}
     for level in LEVELS:
 
-        def flips(slices, numbers, level=level):
+        def flips(slices: torch.Tensor, numbers: torch.Tensor, level: int = level) -> torch.Tensor:
             code = SliceMethod.encode(slices, network)
             noisy = scheduler.add_noise(code, SliceNoise(0, numbers)(code), torch.full((len(code),), level))
             kept = noisy == code  # bits that the noise flipped should be found: they are not what P is to spare
@@ -193,7 +197,15 @@ def healthy_thresholds(network, healthy: torch.Tensor) -> dict[tuple[int, float]
     return found
 
 
-def fusion(network, slices, wanted, inside, healthy, healthy_inside, counts=()) -> list[tuple[str, str, float]]:
+def fusion(
+    network: Any,
+    slices: torch.Tensor,
+    wanted: np.ndarray,
+    inside: np.ndarray,
+    healthy: torch.Tensor,
+    healthy_inside: np.ndarray,
+    counts: Sequence[int] = (),
+) -> list[tuple[str, str, float]]:
     """Rows of the fusions, every part calibrated on the healthy slices.
 
     ``inside``: what of each slice is brain; ``counts``: slices of each patient, to smooth across them.
@@ -201,7 +213,7 @@ def fusion(network, slices, wanted, inside, healthy, healthy_inside, counts=()) 
     values, depth, healthy_depth = {}, depths(inside), depths(healthy_inside)
     for part, method in PARTS.items():
 
-        def finished(batch, numbers, method=method):
+        def finished(batch: torch.Tensor, numbers: torch.Tensor, method: Any = method) -> torch.Tensor:
             return method.finished(method.score(batch, numbers, network).float(), batch)
 
         score = [in_batches(x, finished).numpy() for x in (healthy, slices)]

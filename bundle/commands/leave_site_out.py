@@ -78,7 +78,8 @@ def scored(hospital: str, dataset_dir: str, folder: Path) -> dict[str, list[Pati
 
 def report(runs: Path, dataset_dir: str, hospitals: list[str]) -> list[dict]:
     """A row a hospital, map and run, and of all hospitals together; held out, each patient's map is by the run that
-    never saw the hospital."""
+    never saw the hospital.
+    """
     made = {"trained on all": scored(NOBODY, dataset_dir, runs / NOBODY)}
     unseen = [scored(hospital, dataset_dir, runs / hospital) for hospital in hospitals]
     made["hospital held out"] = {n: [p for one in unseen for p in one[n]] for n in unseen[0] if n != BASELINE}

@@ -8,7 +8,7 @@ import logging
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .. import default_config
 from ..errors import EXIT_CODES, DatasetError, FlipmapError, OutputError, cause_of
@@ -128,7 +128,7 @@ def _run_plan(plan: list[PlannedCase], skipped: dict[str, str], job: Job, option
     with _logging(options, options.output / "logs" / f"{started}_{os.getpid()}.log"):
         bar = tqdm(total=len(plan), unit="scan", disable=True if options.quiet else None)
 
-        def told(record) -> None:
+        def told(record: Any) -> None:
             bar.update()
             if record.status == "failed":
                 logger.error("%s: FAILED %s. %s", record.name, record.reason, record.remedy)
@@ -175,7 +175,7 @@ class _logging:
                 log.addHandler(handler)
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: Any) -> None:
         for log in self.loggers:
             log.propagate = True
             for handler in (self.terminal, self.file):

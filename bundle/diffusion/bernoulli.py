@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from monai.networks.schedulers import Scheduler
@@ -42,7 +43,7 @@ class BernoulliScheduler(Scheduler):
         schedule_args: of that schedule.
     """
 
-    def __init__(self, num_train_timesteps: int = 1000, schedule: str = "linear_beta", **schedule_args) -> None:
+    def __init__(self, num_train_timesteps: int = 1000, schedule: str = "linear_beta", **schedule_args: Any) -> None:
         super().__init__(num_train_timesteps, schedule, **schedule_args)
         # In double precision, and with ᾱ_0 = 1, so that alpha_bar[t] is the ᾱ_t of the paper.
         alphas = self.alphas.double()

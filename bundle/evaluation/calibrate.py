@@ -57,7 +57,7 @@ def calibrate(
     split: str | Path | None = None,
     percentile: float | None = PERCENTILE,
     cropped_dirs: Sequence[str | Path] = (),
-    **settings,
+    **settings: Any,
 ) -> None:
     """Make calibrations on healthy slices, and write them into the calibration file of the config.
 
@@ -180,7 +180,7 @@ class _Remembering(Inferer):
         self.method = method
         self.known: dict[bytes, torch.Tensor] = {}
 
-    def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args, **kwargs) -> torch.Tensor:
+    def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         """See `bundle.methods.base.SliceMethod`."""
         key = hashlib.sha256(np.ascontiguousarray(inputs.cpu().numpy()).tobytes()).digest()
         if key not in self.known:

@@ -15,10 +15,12 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from monai.inferers import Inferer
+from monai.transforms import Compose
 from monai.utils import convert_to_dst_type
 from sklearn.metrics import average_precision_score, roc_auc_score
 from tqdm import tqdm
@@ -50,7 +52,7 @@ def healthy_images(
     cases: Sequence[dict],
     method: Inferer,
     network: torch.nn.Module,
-    preprocessing: Callable,
+    preprocessing: Compose,
     device: torch.device,
     region: str,
 ) -> list[np.ndarray]:
@@ -67,7 +69,7 @@ def benchmark_image_rows(
     output_dir: str | Path,
     split: str | Path | None,
     cropped_dirs: Sequence[str | Path] = (),
-    **settings,
+    **settings: Any,
 ) -> dict[str, dict]:
     """The protocol over the rows of a config, see `bundle.evaluation.rows.load_rows`; the last row is pictured.
 
@@ -98,7 +100,7 @@ def benchmark_images(
     healthy_cases: Sequence[dict],
     methods: Mapping[str, Inferer],
     network: torch.nn.Module,
-    preprocessing: Callable,
+    preprocessing: Compose,
     device: torch.device,
     output_dir: str | Path,
     region: str,
@@ -159,7 +161,15 @@ def thickness_score(profile: np.ndarray, mean: float, sd: float) -> float:
     return float(np.percentile(np.abs(profile - mean) / max(sd, 1e-9), 95))
 
 
-def _scored(cases, methods, network, preprocessing, device, region, scored_ml=1.0) -> list[dict]:
+def _scored(
+    cases: Sequence[dict],
+    methods: Mapping[str, Inferer],
+    network: torch.nn.Module,
+    preprocessing: Compose,
+    device: torch.device,
+    region: str,
+    scored_ml: float = 1.0,
+) -> list[dict]:
     """Every method on every image that can be read; one that cannot is named and left out."""
     network.eval()
     scored = []
@@ -218,7 +228,8 @@ def _against(scored: Sequence[dict], name: str, draws: int = 2000) -> dict[str, 
         figures = {"auroc": roc_auc_score, **({"ap": average_precision_score} if kind == "all" else {})}
         for metric, function in figures.items():
             values = [
-                _compared(function, rng.choice(normal, len(normal)), rng.choice(diseased, len(diseased))) for _ in range(draws)
+                _compared(function, rng.choice(normal, len(normal)), rng.choice(diseased, len(diseased)))
+                for _ in range(draws)
             ]
             row[f"{metric}_{kind}"] = _compared(function, normal, diseased)
             row[f"{metric}_{kind}_interval"] = tuple(np.percentile(values, [2.5, 97.5]))
@@ -235,7 +246,9 @@ def _reached(normal: Sequence[dict], healthy: Sequence[dict], name: str) -> dict
     return {f"reached_rate_{rate:g}": float((tested >= np.quantile(known, 1 - rate)).mean()) for rate in RATES}
 
 
-def _synthetic_auprc(scored: Sequence[dict], method: Inferer, network, device, region: str) -> float:
+def _synthetic_auprc(
+    scored: Sequence[dict], method: Inferer, network: torch.nn.Module, device: torch.device, region: str
+) -> float:
     """Pooled over the organ's voxels of tested normal images, each with synthetic anomalies of the unseen family."""
     anomaly = RandSyntheticAnomaly(shapes=["polygon"], textures=["gain", "mirrored"])
     anomaly.set_random_state(0)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,7 +32,7 @@ BASELINE = "intensity"
 
 
 def benchmark_places(
-    places: Mapping[str, Mapping], rows: Mapping[str, Mapping], output_dir: str | Path, **settings
+    places: Mapping[str, Mapping], rows: Mapping[str, Mapping], output_dir: str | Path, **settings: Any
 ) -> list[dict]:
     """Run every row on every set; write ``places.csv`` and ``places.md``, and pictures of best, median and worst case.
 
@@ -102,7 +103,9 @@ def place_rows(place: str, kept: Mapping[str, MethodScores], jobs: Mapping[str, 
         row: dict[str, object] = {"place": place, "method": name, "scans": len(one.names)}
         diseased = [n for n, lesion in enumerate(one.lesions) if lesion.any()]
         if diseased:
-            row["auprc"] = Pooled.of([masked[n] for n in diseased], [one.lesions[n] for n in diseased]).figures()["auprc"]
+            row["auprc"] = Pooled.of([masked[n] for n in diseased], [one.lesions[n] for n in diseased]).figures()[
+                "auprc"
+            ]
             row["auprc_of_scans"] = float(
                 np.mean([Pooled.of([masked[n]], [one.lesions[n]]).figures()["auprc"] for n in diseased])
             )

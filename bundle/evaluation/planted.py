@@ -78,7 +78,9 @@ def plant_lesions(
     return Planted(scan + added * allowed * median, (share >= 0.5) & allowed, number)
 
 
-def _ellipsoid(shape, centre, radius, spacing, rng) -> tuple[tuple[slice, ...], np.ndarray]:
+def _ellipsoid(
+    shape: Sequence[int], centre: Sequence[float], radius: float, spacing: Sequence[float], rng: np.random.RandomState
+) -> tuple[tuple[slice, ...], np.ndarray]:
     """A box of the grid, and what share of each of its voxels an ellipsoid of random axes fills."""
     axes = np.exp(rng.uniform(-0.35, 0.35, 3))
     axes *= radius / np.prod(axes) ** (1 / 3)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from ..batch.job import Job
 from ..errors import FlipmapError
@@ -16,7 +17,7 @@ __all__ = ["load_rows", "seen_methods"]
 METHOD = "method"
 
 
-def load_rows(rows: Mapping[str, Mapping], modality: str = "flair", **settings) -> dict[str, Job]:
+def load_rows(rows: Mapping[str, Mapping], modality: str = "flair", **settings: Any) -> dict[str, Job]:
     """Name of a row → the job of its method.
 
     Args:

@@ -7,6 +7,7 @@ import csv
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,7 +60,7 @@ def benchmark_rows(
     layout: str = "bids_lesion",
     part: str = "test",
     group_of: Callable[[str], str] | None = None,
-    **settings,
+    **settings: Any,
 ) -> dict[str, dict]:
     """The protocol over the rows of a config.
 
@@ -160,7 +161,12 @@ def _rows_of(seen: Seen) -> list[str]:
 
 
 def _with_seen(
-    kept: dict[str, MethodScores], seen: Seen, network, preprocessing, device, others
+    kept: dict[str, MethodScores],
+    seen: Seen,
+    network: torch.nn.Module,
+    preprocessing: Callable,
+    device: torch.device,
+    others: Mapping[str, torch.nn.Module] | None,
 ) -> dict[str, MethodScores]:
     """What was kept of each method, with the healthy voxels of the patients that the network has seen."""
     if seen[0]:

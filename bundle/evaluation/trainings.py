@@ -110,7 +110,8 @@ def maps_of(cases: Sequence[dict], parser: ConfigParser) -> dict[str, list[Patie
 
 def figures(patients: Sequence[Patient], calibrated: bool) -> Mapping[str, object]:
     """Pooled AUPRC and best Dice; and, of a calibrated map, Dice at the threshold that 1 % of healthy voxels exceed,
-    and how many of these patients do."""
+    and how many of these patients do.
+    """
     _, scores, lesions, healthy = zip(*patients, strict=True)
     threshold = -np.log10(RATES[0])
     found, high = np.concatenate(scores) >= threshold, np.concatenate(healthy) >= threshold

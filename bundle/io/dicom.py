@@ -122,8 +122,8 @@ def read_series(series: DicomSeries) -> MetaTensor:
     return scan_from_array(array, affine, series.where)
 
 
-def volume_of(images: Sequence):
-    """highdicom's volume of single-frame images that `find_series` found no problem with."""
+def volume_of(images: Sequence) -> Any:
+    """Highdicom's volume of single-frame images that `find_series` found no problem with."""
     import highdicom
 
     # Its own tolerances are tighter than scanners' rounding; ours have been checked.

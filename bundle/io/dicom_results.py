@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -119,7 +120,7 @@ def _identity(kind: str, series: DicomSeries, made_from: Sequence[str]) -> dict:
     }
 
 
-def _sources(series: DicomSeries):
+def _sources(series: DicomSeries) -> tuple[list, Any]:
     """The images of a series, each once, and the volume that they make."""
     import highdicom
     import pydicom
@@ -136,12 +137,12 @@ def _sources(series: DicomSeries):
         raise ScanError(series.where, f"no longer readable ({error})", "Leave it while it is worked on") from error
 
 
-def _as_volume(values: np.ndarray, geometry):
+def _as_volume(values: np.ndarray, geometry: Any) -> Any:
     """(X, Y, Z) → highdicom's volume, (slices, rows, columns)."""
     return geometry.with_array(np.ascontiguousarray(np.transpose(values, [2, 1, 0])))
 
 
-def _save(path: str | Path, dataset) -> None:
+def _save(path: str | Path, dataset: Any) -> None:
     if not dataset.get("BodyPartExamined"):
         dataset.BodyPartExamined = "HEAD"  # without it, the standard wants to know left or right
     from pydicom.uid import generate_uid

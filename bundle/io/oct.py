@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -204,7 +205,7 @@ def _from_dicom(path: Path) -> tuple[np.ndarray, Sequence[float] | None]:
     return frames.astype(np.float32), _dicom_um(dataset, len(frames))
 
 
-def _dicom_um(dataset, frames: int) -> list[float] | None:
+def _dicom_um(dataset: Any, frames: int) -> list[float] | None:
     """Voxel size from the functional groups, µm; the step between B-scans from their positions where they are given."""
     groups = [*dataset.get("SharedFunctionalGroupsSequence", []), *dataset.get("PerFrameFunctionalGroupsSequence", [])]
     measures = next((g.PixelMeasuresSequence[0] for g in groups if "PixelMeasuresSequence" in g), None)

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import TypeVar, cast
 
 import nibabel as nib
 import numpy as np
@@ -16,6 +16,8 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
 from ..errors import ScanError
+
+Read = TypeVar("Read")
 
 __all__ = ["READERS", "Volume", "ending_of", "files_of", "open_volume"]
 
@@ -71,7 +73,7 @@ def files_of(path: str | Path) -> list[Path]:
     return [path, data] if data != path and data.is_file() else [path]
 
 
-def guarded(path: Path, read: Callable):
+def guarded(path: Path, read: Callable[[], Read]) -> Read:
     """What a library reads; whatever it raises on a broken file is one clear error.
 
     Raises:

@@ -1,1 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Methods, a module each, all of them MONAI inferers."""

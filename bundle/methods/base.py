@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import functools
 from abc import abstractmethod
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -109,7 +109,7 @@ class SliceMethod(Inferer, Generic[Network]):
             scores = torch.from_numpy(ndimage.gaussian_filter(scores.cpu().numpy(), sigma)).to(scores.device)
         return sharpened(scores, slices, self.sharpening * self.coarsen) if self.sharpening else scores
 
-    def __call__(self, inputs: torch.Tensor, network: Network, *args, **kwargs) -> torch.Tensor:
+    def __call__(self, inputs: torch.Tensor, network: Network, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Map volumes.
 
         Args:

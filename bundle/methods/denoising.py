@@ -34,7 +34,7 @@ class Denoising(SliceMethod[SliceUNet]):
         kwargs: of `SliceMethod`.
     """
 
-    def __init__(self, score_with: str = "absolute", **kwargs) -> None:
+    def __init__(self, score_with: str = "absolute", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.difference = difference(score_with)
 

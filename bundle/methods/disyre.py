@@ -12,6 +12,7 @@ arXiv 2311.15453; ensembled form: "Ensembled Cold-Diffusion Restorations", arXiv
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -41,7 +42,7 @@ class Disyre(SliceMethod[SliceUNet | AnomalyNetwork]):
         severities: Sequence[int] = (20, 40, 60, 80, 100),
         stepwise: bool = False,
         score_with: str = "absolute",
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         wrong = [t for t in severities if not 1 <= t <= SEVERITIES]

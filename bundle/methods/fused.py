@@ -94,7 +94,7 @@ class Fused(Inferer):
         twin.methods = {name: methods[name] for name in self.methods}
         return twin
 
-    def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args, **kwargs) -> torch.Tensor:
+    def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         """Map volumes.
 
         Args:

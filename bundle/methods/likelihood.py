@@ -8,6 +8,7 @@ levels and over the bits at a place. On real codes neighbouring bits give a lesi
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +30,7 @@ class BitLikelihood(SliceMethod[AnomalyNetwork]):
         kwargs: of `SliceMethod`.
     """
 
-    def __init__(self, noise_levels: Sequence[int] = (50, 150, 300), seed: int = 0, **kwargs) -> None:
+    def __init__(self, noise_levels: Sequence[int] = (50, 150, 300), seed: int = 0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.noise_levels, self.seed = tuple(noise_levels), seed
         self.scheduler = BernoulliScheduler()

@@ -13,6 +13,7 @@ Unlike the public reference, every slice of a batch has its mask, noise flips bo
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -98,7 +99,7 @@ class MaskedBernoulli(SliceMethod[AnomalyNetwork]):
         compare_with: str = "code",
         score_with: str = "squared",
         seed: int = 0,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         if not 0 <= threshold <= 1:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -159,7 +159,7 @@ class Mdps(SliceMethod[FusedNetwork]):
         score_with: str = "absolute",
         feature_weight: float = 0.3,
         seed: int = 0,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         if not 1 <= noise_level < 1000 or stride < 1 or samples < 1:

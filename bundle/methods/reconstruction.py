@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from ..networks.anomaly_network import AnomalyNetwork
@@ -23,7 +25,7 @@ class Reconstruction(SliceMethod[AnomalyNetwork]):
     # Bits are too few to hold a patient: 1.3 to 1.4 % of other people's healthy voxels reach the threshold of 1 %.
     remembers_training = False
 
-    def __init__(self, score_with: str = "absolute", **kwargs) -> None:
+    def __init__(self, score_with: str = "absolute", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.difference = difference(score_with)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -46,7 +47,7 @@ class StructuredFlips(SliceMethod[AnomalyNetwork]):
         mirrored: bool = False,
         shifts: Sequence[int] = (0,),
         distance: str = "absolute",
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.score_with, self.mirrored, self.shifts = score_with, mirrored, tuple(shifts)

@@ -8,6 +8,8 @@ sign.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from monai.data import MetaTensor
 from monai.utils import convert_to_dst_type
@@ -38,7 +40,7 @@ class SyntheticLesions(SliceMethod[AnomalyNetwork | LesionUNet]):
         ValueError: on another sign, or a share that is not between 0 and 1.
     """
 
-    def __init__(self, sign: str = "either", dark_share: float = 1.0, **kwargs) -> None:
+    def __init__(self, sign: str = "either", dark_share: float = 1.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if sign not in SIGNS:
             raise ValueError(f"sign {sign!r} is not one of {', '.join(SIGNS)}")
@@ -46,7 +48,9 @@ class SyntheticLesions(SliceMethod[AnomalyNetwork | LesionUNet]):
             raise ValueError(f"dark_share {dark_share} is not between 0 and 1")
         self.sign, self.dark_share = sign, dark_share
 
-    def __call__(self, inputs: torch.Tensor, network: AnomalyNetwork | LesionUNet, *args, **kwargs) -> torch.Tensor:
+    def __call__(
+        self, inputs: torch.Tensor, network: AnomalyNetwork | LesionUNet, *args: Any, **kwargs: Any
+    ) -> torch.Tensor:
         """Map volumes, see `SliceMethod`. The brain is where the preprocessing has noted a depth
         (`bundle.transforms.brain_depth`), or else all that is not zero.
         """

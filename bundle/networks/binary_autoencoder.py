@@ -19,7 +19,7 @@ __all__ = ["BinaryAutoencoder", "straight_through_bernoulli"]
 
 
 def straight_through_bernoulli(probability: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
-    """z ~ Bernoulli(p), with the gradient of p: z = sg(z) + p − sg(p).
+    """Z ~ Bernoulli(p), with the gradient of p: z = sg(z) + p − sg(p).
 
     Args:
         probability: any shape, in [0, 1].

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 from monai.data import MetaTensor
 
 from ..io.files import whole_file
@@ -61,7 +62,7 @@ def save_enface(path: str | Path, scan: MetaTensor, anomaly: np.ndarray, region:
         figure.savefig(temporary, format="png", dpi=80, bbox_inches="tight")
 
 
-def _drawn(views: Mapping[str, np.ndarray], aspect: float | str, unit: str):
+def _drawn(views: Mapping[str, np.ndarray], aspect: float | str, unit: str) -> Figure:
     figure, axes = grid(1, len(views), 3.2)
     for axis, (name, view) in zip(axes[0], views.items(), strict=True):
         title, colours, (low, high) = STYLES[name]

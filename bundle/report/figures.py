@@ -26,7 +26,7 @@ __all__ = [
 MAP_TOP = 4.0  # of the colour scale of maps: one healthy voxel in ten thousand
 
 
-def grid(rows: int, columns: int, scale: float):
+def grid(rows: int, columns: int, scale: float) -> tuple[Figure, np.ndarray]:
     """Figure without pyplot, so that no display and no global state are touched; its axes, switched off."""
     figure = Figure(figsize=(scale * columns, scale * rows + 0.3), layout="constrained")
     FigureCanvasAgg(figure)

@@ -1,1 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
+"""From raw scores to calibrated maps, masks and findings."""

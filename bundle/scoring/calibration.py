@@ -98,7 +98,8 @@ class Calibration:
 
         Args:
             healthy: raw scores of healthy voxels, an array of any shape a patient.
-            weights, made_with: to keep with it.
+            weights: their hash, to keep with it.
+            made_with: the settings, to keep with it.
             percentile: of the bootstrap over patients, see `bundle.scoring.tail.tail_table`. It speaks of the mean
                 over as many patients as calibrated, not of a single one.
             depths: of the same voxels below the surface of the organ, mm; adds the tables of the layers.

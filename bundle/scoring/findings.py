@@ -84,7 +84,15 @@ def find_findings(anomaly: np.ndarray, mask: np.ndarray, affine: np.ndarray, thr
     return [Finding(rank=rank, **item) for rank, item in enumerate(described, 1)]
 
 
-def _describe(anomaly, labels, number, box, affine, voxel_ml, threshold) -> dict:
+def _describe(
+    anomaly: np.ndarray,
+    labels: np.ndarray,
+    number: int,
+    box: tuple[slice, ...],
+    affine: np.ndarray,
+    voxel_ml: float,
+    threshold: float,
+) -> dict:
     """One component, looked at within its ``box``."""
     inside = labels[box] == number
     first = np.array([axis.start for axis in box])

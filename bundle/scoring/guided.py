@@ -24,7 +24,6 @@ def guided_filter(values: torch.Tensor, guide: torch.Tensor, radius: int, noise:
     Returns:
         the shape of ``values``.
     """
-
     rows, columns = (_box(size, radius, values) for size in values.shape[2:])
 
     def mean(x: torch.Tensor) -> torch.Tensor:

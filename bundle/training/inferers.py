@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -46,7 +46,7 @@ class AutocastInferer(Inferer):
     def __init__(self, precision: str = "auto") -> None:
         self.precision = precision
 
-    def __call__(self, inputs: torch.Tensor, network: nn.Module, *args, **kwargs) -> torch.Tensor:
+    def __call__(self, inputs: torch.Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> torch.Tensor:
         with autocast(inputs.device, self.precision):
             return network(inputs, *args, **kwargs).float()
 
@@ -110,7 +110,7 @@ class GaussianTraining(DiffusionInferer):
         super().__init__(scheduler)
         self.precision = precision
 
-    def __call__(self, inputs: torch.Tensor, network: nn.Module, **kwargs) -> torch.Tensor:
+    def __call__(self, inputs: torch.Tensor, network: nn.Module, **kwargs: Any) -> torch.Tensor:
         with autocast(inputs.device, self.precision):
             return super().__call__(2 * inputs - 1, cast(DiffusionModelUNet, network), **kwargs).float()
 
@@ -157,7 +157,7 @@ class RestorationTraining(Inferer):
         self.random_share, self.precision = random_share, precision
 
     def __call__(
-        self, inputs: torch.Tensor, network: nn.Module, severity: torch.Tensor, *args, **kwargs
+        self, inputs: torch.Tensor, network: nn.Module, severity: torch.Tensor, *args: Any, **kwargs: Any
     ) -> torch.Tensor:
         """
         Args:
@@ -238,33 +238,35 @@ class SliceScore(Inferer):
     def __init__(self, method: SliceMethod, masked: bool = False) -> None:
         self.method, self.masked = method, masked
 
-    def __call__(self, inputs: torch.Tensor, network: AnomalyNetwork, *args, **kwargs) -> torch.Tensor:
+    def __call__(self, inputs: torch.Tensor, network: AnomalyNetwork, *args: Any, **kwargs: Any) -> torch.Tensor:
         with autocast(inputs.device, self.method.precision):
             scores = self.method.score(inputs, torch.arange(len(inputs)), network).float()
         return scores * ((inputs[:, -1:] if self.masked else inputs.amax(1, keepdim=True)) > 0)
 
 
-def prepare_lesions(batch: dict, device: torch.device, non_blocking: bool = False, region: str = "brain", **_) -> tuple:
+def prepare_lesions(
+    batch: dict, device: torch.device, non_blocking: bool = False, region: str = "brain", **_: Any
+) -> tuple:
     """MONAI ``prepare_batch`` of synthetic lesions: the twin, what has changed, and the organ for `LesionTraining`."""
     twin, target, organ = (batch[key].to(device, non_blocking=non_blocking) for key in ("anomalous", "target", region))
     return twin, target, (organ,), {}
 
 
 def prepare_with_region(
-    batch: dict, device: torch.device, non_blocking: bool = False, region: str = "brain", **_
+    batch: dict, device: torch.device, non_blocking: bool = False, region: str = "brain", **_: Any
 ) -> tuple:
     """The twin with its organ as a further channel, and the mask of the anomalies: for the validation of the same."""
     twin, mask, organ = (batch[key].to(device, non_blocking=non_blocking) for key in ("anomalous", "mask", region))
     return torch.cat([twin, organ], dim=1), mask
 
 
-def prepare_reconstruction(batch: dict, device: torch.device, non_blocking: bool = False, **_) -> tuple:
+def prepare_reconstruction(batch: dict, device: torch.device, non_blocking: bool = False, **_: Any) -> tuple:
     """MONAI ``prepare_batch`` of an autoencoder: the image is its own target."""
     image = batch["image"].to(device, non_blocking=non_blocking)
     return image, image
 
 
-def prepare_restoration(batch: dict, device: torch.device, non_blocking: bool = False, **_) -> tuple:
+def prepare_restoration(batch: dict, device: torch.device, non_blocking: bool = False, **_: Any) -> tuple:
     """MONAI ``prepare_batch`` of DISYRE: the twin, the healthy slice as target, and the severity."""
     twin, healthy, severity = (
         batch[key].to(device, non_blocking=non_blocking) for key in ("anomalous", "image", "severity")
@@ -272,7 +274,7 @@ def prepare_restoration(batch: dict, device: torch.device, non_blocking: bool = 
     return twin, healthy, (severity.float(),), {}
 
 
-def prepare_twins(batch: dict, device: torch.device, non_blocking: bool = False, **_) -> tuple:
+def prepare_twins(batch: dict, device: torch.device, non_blocking: bool = False, **_: Any) -> tuple:
     """MONAI ``prepare_batch`` of anomalous twins: the twin, the mask, and the healthy slice for `FlipTraining`."""
     twin, mask, healthy = (batch[key].to(device, non_blocking=non_blocking) for key in ("anomalous", "mask", "image"))
     return twin, mask, (healthy,), {}

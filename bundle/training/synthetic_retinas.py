@@ -8,6 +8,7 @@ the retina, as on log-compressed displays.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -116,7 +117,9 @@ def _borders(rng: np.random.RandomState, columns: int, spacing: float) -> list[n
     return borders[::-1]
 
 
-def _with_vessels(rng, light: np.ndarray, borders: list[np.ndarray], spacing, above_um: float) -> np.ndarray:
+def _with_vessels(
+    rng: np.random.RandomState, light: np.ndarray, borders: list[np.ndarray], spacing: Sequence[float], above_um: float
+) -> np.ndarray:
     """Vessels in the inner retina, and the shadows that they cast."""
     x, depth = np.arange(light.shape[0])[:, None], (np.arange(light.shape[1]) * spacing[1] - above_um)[None]
     for _ in range(rng.randint(0, 7)):
@@ -129,7 +132,7 @@ def _with_vessels(rng, light: np.ndarray, borders: list[np.ndarray], spacing, ab
     return light
 
 
-def _noise(rng: np.random.RandomState, shape: tuple[int, ...], sigma) -> np.ndarray:
+def _noise(rng: np.random.RandomState, shape: tuple[int, ...], sigma: float | Sequence[float]) -> np.ndarray:
     """Gaussian noise, smoothed, of standard deviation 1."""
     noise = ndimage.gaussian_filter(rng.standard_normal(shape), sigma)
     return noise / max(float(noise.std()), 1e-9)
@@ -147,7 +150,12 @@ class SyntheticRetinas(SeededDataset):
     """
 
     def __init__(
-        self, count: int, transform=None, region_key: str = "retina", columns: int = 192, seed: int | None = None
+        self,
+        count: int,
+        transform: Callable | None = None,
+        region_key: str = "retina",
+        columns: int = 192,
+        seed: int | None = None,
     ) -> None:
         self.count, self.transform, self.region_key = count, transform, region_key
         self.columns, self.seed = columns, seed

@@ -32,7 +32,9 @@ def smooth_noise(rng: np.random.RandomState, size: Sequence[int], cells: int) ->
     return F.interpolate(coarse, size=tuple(size), mode="bicubic", align_corners=False)[0, 0]
 
 
-def _ellipse_radius(rng, size, centre, radius) -> torch.Tensor:
+def _ellipse_radius(
+    rng: np.random.RandomState, size: Sequence[int], centre: Sequence[float], radius: float
+) -> torch.Tensor:
     """Distance from ``centre`` in units of a random ellipse whose mean radius is ``radius`` pixels; (H, W)."""
     aspect, angle = np.exp(rng.uniform(-0.5, 0.5)), rng.uniform(0, np.pi)
     rows = torch.arange(size[0]).float()[:, None] - centre[0]
@@ -42,19 +44,19 @@ def _ellipse_radius(rng, size, centre, radius) -> torch.Tensor:
     return ((along / aspect) ** 2 + (across * aspect) ** 2).sqrt() / radius
 
 
-def blob(rng, size, centre, radius) -> torch.Tensor:
+def blob(rng: np.random.RandomState, size: Sequence[int], centre: Sequence[float], radius: float) -> torch.Tensor:
     """An ellipse with a wavy outline."""
     waves = int(np.clip(4 * max(size) / (4 * radius), 4, 48))
     return _ellipse_radius(rng, size, centre, radius) < 1 + rng.uniform(0, 0.5) * smooth_noise(rng, size, waves)
 
 
-def cloud(rng, size, centre, radius) -> torch.Tensor:
+def cloud(rng: np.random.RandomState, size: Sequence[int], centre: Sequence[float], radius: float) -> torch.Tensor:
     """Scattered patches within an ellipse, denser in its middle."""
     cells = int(np.clip(max(size) * rng.uniform(1.5, 4) / radius, 4, 64))
     return smooth_noise(rng, size, cells) > 1.5 * _ellipse_radius(rng, size, centre, radius) - rng.uniform(0.5, 1.5)
 
 
-def polygon(rng, size, centre, radius) -> torch.Tensor:
+def polygon(rng: np.random.RandomState, size: Sequence[int], centre: Sequence[float], radius: float) -> torch.Tensor:
     """A star-shaped polygon with 5 to 11 random corners."""
     corners = rng.randint(5, 12)
     angles = np.sort(rng.uniform(0, 2 * np.pi, corners))
@@ -65,30 +67,30 @@ def polygon(rng, size, centre, radius) -> torch.Tensor:
     return torch.from_numpy(np.hypot(rows, columns) < limit)
 
 
-def foreign(rng, image, donor) -> torch.Tensor:
+def foreign(rng: np.random.RandomState, image: torch.Tensor, donor: torch.Tensor) -> torch.Tensor:
     """A patch of another scan, shifted and mirrored."""
     shift = [int(rng.randint(-s // 4, s // 4 + 1)) for s in image.shape[1:]]
     donor = donor.roll(shift, dims=(1, 2))
     return donor.flip(1) if rng.rand() < 0.5 else donor
 
 
-def constant(rng, image, donor) -> torch.Tensor:
+def constant(rng: np.random.RandomState, image: torch.Tensor, donor: torch.Tensor) -> torch.Tensor:
     """One intensity with fine noise, as a cavity or a solid lesion has."""
     noise = torch.from_numpy(rng.standard_normal(image.shape).astype(np.float32))
     return rng.uniform(0, 1) + rng.uniform(0, 0.06) * noise
 
 
-def offset(rng, image, donor) -> torch.Tensor:
+def offset(rng: np.random.RandomState, image: torch.Tensor, donor: torch.Tensor) -> torch.Tensor:
     """The tissue itself, brighter or darker: what oedema and gliosis do."""
     return image + rng.choice([-1, 1]) * rng.uniform(0.06, 0.45)
 
 
-def brighter(rng, image, donor) -> torch.Tensor:
+def brighter(rng: np.random.RandomState, image: torch.Tensor, donor: torch.Tensor) -> torch.Tensor:
     """The tissue itself, brighter: what small lesions of the white matter are on FLAIR."""
     return image + rng.uniform(0.05, 0.35)
 
 
-def darker(rng, image, donor) -> torch.Tensor:
+def darker(rng: np.random.RandomState, image: torch.Tensor, donor: torch.Tensor) -> torch.Tensor:
     """The tissue darker by a share, often one kind of it alone: what most lesions are on T1w."""
     gate = torch.ones_like(image)
     if rng.rand() < 0.5:
@@ -98,7 +100,7 @@ def darker(rng, image, donor) -> torch.Tensor:
     return image * (1 - rng.uniform(0.1, 0.65) * gate)
 
 
-def oedema(rng, image, donor) -> torch.Tensor:
+def oedema(rng: np.random.RandomState, image: torch.Tensor, donor: torch.Tensor) -> torch.Tensor:
     """Brighter or darker tissue of one kind: the change is for intensities around a random one, and spares others."""
     tissue = image[:, image.amax(0) > AIR]
     kind = float(tissue[:, rng.randint(tissue.shape[1])].mean()) if tissue.numel() else 0.3
@@ -106,31 +108,31 @@ def oedema(rng, image, donor) -> torch.Tensor:
     return image + gate * rng.choice([-1, 1], p=(0.3, 0.7)) * rng.uniform(0.06, 0.5)
 
 
-def cavity(rng, image, donor) -> torch.Tensor:
+def cavity(rng: np.random.RandomState, image: torch.Tensor, donor: torch.Tensor) -> torch.Tensor:
     """Fluid that is dark, as a cyst or what a resection leaves."""
     noise = torch.from_numpy(rng.standard_normal(image.shape).astype(np.float32))
     return rng.uniform(0, 0.18) + rng.uniform(0, 0.03) * noise
 
 
-def mottled(rng, image, donor) -> torch.Tensor:
+def mottled(rng: np.random.RandomState, image: torch.Tensor, donor: torch.Tensor) -> torch.Tensor:
     """Two intensities that flow into each other, as a lesion with a core has."""
     low, high = rng.uniform(0, 1, 2)
     field = torch.sigmoid(2 * smooth_noise(rng, image.shape[1:], int(rng.randint(6, 40))))
     return (low + (high - low) * field).expand_as(image)
 
 
-def gain(rng, image, donor) -> torch.Tensor:
+def gain(rng: np.random.RandomState, image: torch.Tensor, donor: torch.Tensor) -> torch.Tensor:
     """The blurred tissue times a factor."""
     factor = rng.uniform(1.25, 2.2) if rng.rand() < 0.7 else rng.uniform(0.2, 0.75)
     return factor * F.avg_pool2d(image[None], 5, stride=1, padding=2)[0]
 
 
-def mirrored(rng, image, donor) -> torch.Tensor:
+def mirrored(rng: np.random.RandomState, image: torch.Tensor, donor: torch.Tensor) -> torch.Tensor:
     """The slice upside down, with another contrast: the right intensities in the wrong place."""
     return (image.flip(2) * rng.uniform(0.6, 1.6)).clamp(0, 1)
 
 
-def displaced(rng, image, donor) -> torch.Tensor:
+def displaced(rng: np.random.RandomState, image: torch.Tensor, donor: torch.Tensor) -> torch.Tensor:
     """The slice pushed aside by a smooth field: mass effect; in the retina, what lifts or thickens a layer."""
     size, cells = image.shape[1:], int(rng.randint(3, 10))
     push = rng.uniform(2, 9)
@@ -290,14 +292,14 @@ class RandSyntheticAnomalyd(MapTransform, Randomizable):
         twin_key: str = "anomalous",
         mask_key: str = "mask",
         severity_key: str | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         super().__init__(keys)
         self.donor_key, self.region_key = donor_key, region_key
         self.twin_key, self.mask_key, self.severity_key = twin_key, mask_key, severity_key
         self.transform = RandSyntheticAnomaly(**kwargs)
 
-    def set_random_state(self, seed: int | None = None, state=None) -> RandSyntheticAnomalyd:
+    def set_random_state(self, seed: int | None = None, state: Any = None) -> RandSyntheticAnomalyd:
         self.transform.set_random_state(seed, state)
         return self
 

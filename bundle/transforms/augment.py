@@ -140,7 +140,7 @@ class RandScannerd(MapTransform, Randomizable):
             ]
         )
 
-    def set_random_state(self, seed: int | None = None, state=None) -> RandScannerd:
+    def set_random_state(self, seed: int | None = None, state: Any = None) -> RandScannerd:
         self.transform.set_random_state(seed, state)
         return self
 

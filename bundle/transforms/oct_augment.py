@@ -140,7 +140,7 @@ class RandCamerad(MapTransform, Randomizable):
             ]
         )
 
-    def set_random_state(self, seed: int | None = None, state=None) -> RandCamerad:
+    def set_random_state(self, seed: int | None = None, state: Any = None) -> RandCamerad:
         self.transform.set_random_state(seed, state)
         return self
 
