@@ -209,7 +209,7 @@ def test_tables_in_pages_are_those_that_evaluation_wrote():
         text = (ROOT / name).read_text(encoding="utf-8")
         assert filled(ROOT / name) == text, f"{name} is not current: run make results"
         shown += text.count("<!-- begin ")
-    assert shown == len(TABLES)
+    assert shown == len(TABLES) + 1, "one of them stands in two pages"
 
 
 def test_versions_agree():

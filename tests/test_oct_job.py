@@ -73,8 +73,8 @@ def test_a_batch_of_pictures_volumes_and_what_is_none(tmp_path):
     assert single.header.get_xyzt_units()[0] == "unknown"
     assert (out / "a_desc-retina_mask.nii.gz").is_file()
     assert json.loads((out / "a_desc-anomaly_map.json").read_text())["settings"]["modality"] == "oct"
-    front = Image.open(out / "v_desc-anomaly_enface.png")
-    assert front.width > 600
+    with Image.open(out / "v_desc-anomaly_enface.png") as front:
+        assert front.width > 600
     assert not (out / "a_desc-anomaly_enface.png").exists(), "one B-scan has no front"
     said = json.loads((out / "v_desc-anomaly_map.json").read_text())["outputs_sha256"]
     assert "v_desc-anomaly_enface.png" in said

@@ -68,10 +68,11 @@ class RandPaintLabelsd(MapTransform, Randomizable):
             if self.R.rand() < self.aged:
                 labels = self._aged(labels, brain)
             scan, brain, affine = self._scanned(self._painted(labels), brain, np.asarray(source.affine, dtype=float))
-            meta = {**source.meta, "spatial_shape": np.array(scan.shape), "original_affine": affine}
+            meta = {key: value for key, value in source.meta.items() if key != "affine"}
+            meta |= {"spatial_shape": np.array(scan.shape), "original_affine": affine}
             for name, values in ((key, scan), (self.brain_key, _whole(brain))):
                 tensor = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))[None]
-                d[name] = MetaTensor(tensor, affine=torch.as_tensor(affine), meta=meta)
+                d[name] = MetaTensor(tensor, affine=torch.as_tensor(affine), meta=dict(meta))
         return d
 
     def _noise(self, shape: tuple[int, ...], sigma: float) -> np.ndarray:
