@@ -18,6 +18,8 @@ __all__ = ["COMMANDS", "entry", "main"]
 #: Command → what it is for. Its module in `bundle.commands` has the same name, with underscores.
 COMMANDS = {
     "run": "map every scan of a folder",
+    "report": "join the tables of several runs",
+    "methods": "list modalities and methods",
     "export": "write a method as a bundle of its own, for MONAI Label or a release",
     "config": "say where the main config is, for python -m monai.bundle run",
     "calibrate": "make calibrations anew, after a training or a change of settings",

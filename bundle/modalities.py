@@ -32,6 +32,9 @@ class Modality:
         axial: whether a scan is a volume that is looked at in axial slices; otherwise its slices are pictures by
             themselves.
         brain_network: whether the brain is found by a network, whose weights belong to the calibration.
+        training_calibrates: whether patients who trained count for the rates of the fusion, by tables of their own; held
+            out one by one, the other patients say whether these tables make up for what the networks remember
+            (docs/decisions/0006-oct-rates.md).
         series: regular expression of DICOM series' descriptions; None where DICOM is read as a file.
         described: what differs from configs/metadata.json in an exported bundle.
         image_format: the same, of the network's input.
@@ -46,6 +49,7 @@ class Modality:
     axial: bool = True
     brain_network: bool = True
     series: str | None = None
+    training_calibrates: bool = True
     described: Mapping[str, object] = field(default_factory=dict)
     image_format: Mapping[str, object] = field(default_factory=dict)
 
@@ -107,6 +111,7 @@ OCT = Modality(
     found_by=("stacks",),
     axial=False,
     brain_network=False,
+    training_calibrates=False,
     described={
         "task": "Unsupervised anomaly mapping of retinal OCT",
         "description": "Finds what is not normal in a B-scan of the retina. A research preview.",

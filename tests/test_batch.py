@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """``flipmap run``: nothing lost, nothing half written, the rest goes on, and a second run does what is left."""
 
+import contextlib
 import csv
 import json
 import os
@@ -19,12 +20,13 @@ import numpy as np
 import pytest
 from monai.data import MetaTensor
 
-from bundle.batch.lock import NAME, locked
+from bundle.batch.claims import FOLDER, Claims, Elsewhere
 from bundle.batch.plan import OUTPUTS, SIDECAR, is_done, plan_cases, sha256_of
 from bundle.batch.run import TIMEOUT, run_batch, run_case
+from bundle.batch.shards import Shard
 from bundle.cases import find_scans
 from bundle.cli import main
-from bundle.errors import OutputError, ScanError
+from bundle.errors import ScanError
 from bundle.io.nifti import write_map
 from bundle.modalities import FLAIR
 from bundle.scoring.calibration import UNITS
@@ -39,9 +41,10 @@ ENDINGS = [ending.format(region="brain") for ending, _ in OUTPUTS.values()] + [S
 class QuickJob:
     """A job without a network: the map is the scan, so that the conduct of the batch is what is tested."""
 
-    settings, fingerprint, modality, units = {"method": "quick"}, "f", FLAIR, UNITS
+    fingerprint, modality, units = "f", FLAIR, UNITS
 
     def __init__(self, seconds=0.0):
+        self.settings = {"method": "quick", "region": "brain", "threshold": 9.0}
         self.seconds = seconds
         points = [(v, 10.0**-v, float(v)) for v in (1, 2, 3, 4)]
         self.calibration_points = {"voxels": 1000, "patients": 7, "percentile": 0.8, "end": 9.0, "points": points}
@@ -85,8 +88,8 @@ def files(folder):
     return {
         path.relative_to(folder).as_posix(): sha256_of(path)
         for path in folder.rglob("*")
-        if path.is_file() and path.name not in (NAME, "batch.csv", "report.html") and path.suffix != ".log"
-        and not path.name.endswith(SIDECAR)
+        if path.is_file() and path.name not in ("batch.csv", "report.html") and path.suffix != ".log"
+        and not path.name.endswith(SIDECAR) and not {FOLDER, "shards"} & set(path.parts)
     }  # fmt: skip
 
 
@@ -200,10 +203,133 @@ def test_a_single_case_has_a_limit_too(scans, tmp_path):
     assert run_case(QuickJob(), plan(scans)[0], tmp_path / "out").status == "done"
 
 
-def test_two_runs_do_not_fight(scans, tmp_path):
-    with locked(tmp_path / "out"), pytest.raises(OutputError, match=f"another run .process {os.getpid()}"):
-        run_batch(plan(scans), QuickJob(), tmp_path / "out")
-    assert len(run_batch(plan(scans), QuickJob(), tmp_path / "out")) == 6, "the lock went with its holder"
+def test_a_case_is_one_run_s(tmp_path):
+    with Claims(tmp_path) as first, Claims(tmp_path) as second:
+        first.take("a")
+        with pytest.raises(Elsewhere, match=str(os.getpid())):
+            second.take("a")
+        second.take("b")
+        first.release("a")
+        second.take("a")
+    assert not list((tmp_path / FOLDER).rglob("*")) or {p.name for p in (tmp_path / FOLDER).iterdir()} == {
+        "runs",
+        "claims",
+    }
+    with Claims(tmp_path) as third:
+        third.take("a")
+
+
+CLAIM = f"""
+import sys, time
+sys.path[:0] = [{str(ROOT)!r}]
+from pathlib import Path
+from bundle.batch.claims import Claims
+with Claims(Path(sys.argv[1])) as claims:
+    claims.take("a")
+    print("taken", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_claim_of_a_run_that_was_killed_is_taken_over_once(tmp_path):
+    holder = subprocess.Popen([sys.executable, "-c", CLAIM, tmp_path], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout.readline() == "taken\n"
+    with Claims(tmp_path) as mine, pytest.raises(Elsewhere, match=str(holder.pid)):
+        mine.take("a")
+    holder.kill()
+    holder.wait(30)
+    holder.stdout.close()
+    with Claims(tmp_path) as first, Claims(tmp_path) as second:
+        won = []
+        for claims in (first, second):
+            with contextlib.suppress(Elsewhere):
+                claims.take("a")
+                won.append(claims)
+        assert won == [first]
+
+
+def test_runs_at_the_same_time_share_the_cases(scans, tmp_path):
+    """Three processes over the same input without shards, one of them killed: in the end every case is done."""
+    whole, output = tmp_path / "whole", tmp_path / "out"
+    run_batch(plan(scans), QuickJob(), whole)
+    processes = [
+        subprocess.Popen([sys.executable, "-c", SLOW, scans, output], stdout=subprocess.PIPE) for _ in range(3)
+    ]
+    for process in processes:
+        process.stdout.readline()
+    time.sleep(0.1)
+    processes[0].kill()
+    for process in processes:
+        process.wait(60)
+        process.stdout.close()
+    records = run_batch(plan(scans), QuickJob(), output)
+    assert {record.status for record in records} <= {"done", "done before"}
+    assert files(output) == files(whole)
+
+
+def test_shards_deal_every_case_once_and_their_tables_are_joined(scans, tmp_path, capsys):
+    shutil.copy(scans / "s0.nii.gz", scans / "t.nii.gz")
+    (scans / "broken.nii.gz").write_bytes(b"no scan")
+    whole, output, job = tmp_path / "whole", tmp_path / "out", QuickJob()
+    run_batch(plan(scans), job, whole)
+    shards = [Shard.of(f"{number}/3") for number in (1, 2, 3)]
+    names = [[case.name for case in plan(scans) if shard.holds(case.name)] for shard in shards]
+    assert sorted(name for some in names for name in some) == sorted(case.name for case in plan(scans))
+    for shard in shards[:2]:
+        run_batch([case for case in plan(scans) if shard.holds(case.name)], job, output, shard=shard)
+    assert not (output / "batch.csv").exists()
+    assert main(["report", str(output)]) in (0, 1)
+    assert "nothing of shard 3-of-3" in capsys.readouterr().err
+    run_batch([case for case in plan(scans) if shards[2].holds(case.name)], job, output, shard=shards[2])
+    assert main(["report", str(output)]) == 1, "one of them is broken"
+    assert not capsys.readouterr().err
+    said, alone = rows(output), rows(whole)
+    assert {n: (r["status"], r["case_score"]) for n, r in said.items()} == {
+        n: (r["status"], r["case_score"]) for n, r in alone.items()
+    }
+    assert files(output) == files(whole)
+    page = re.sub(r'<td class="number">[\d.]+</td></tr>', "", (output / "report.html").read_text())
+    assert page == re.sub(r'<td class="number">[\d.]+</td></tr>', "", (whole / "report.html").read_text())
+
+
+def test_shards_of_other_settings_are_not_joined(scans, tmp_path, capsys):
+    job = QuickJob()
+    for number in (1, 2):
+        job.fingerprint = f"settings {number}"
+        shard = Shard(number, 2)
+        run_batch([case for case in plan(scans) if shard.holds(case.name)], job, tmp_path / "out", shard=shard)
+    assert main(["report", str(tmp_path / "out")]) == 2
+    assert "1-of-2" in capsys.readouterr().err
+    assert main(["report", str(tmp_path / "nowhere")]) == 3
+
+
+def test_a_thousand_that_are_done_are_passed_within_seconds(tmp_path):
+    """Ten thousand take 10 s and 120 MiB on two cores; hard links stand for the files."""
+    first, count = tmp_path / "in" / "s0000.nii.gz", 1000
+    write_map(first, np.random.RandomState(0).rand(12, 14, 5) * 10, np.diag([2, 2, 4, 1]))
+    for number in range(1, count):
+        os.link(first, first.with_name(f"s{number:04d}.nii.gz"))
+    started = time.perf_counter()
+    cases, output = plan(first.parent), tmp_path / "out"
+    assert len(cases) == count
+    run_batch(cases[:1], QuickJob(), output)
+    sidecar = json.loads(cases[0].path(output, SIDECAR).read_text())
+    for case in cases[1:]:
+        hashes = {}
+        for ending in case.endings:
+            os.link(cases[0].path(output, ending), case.path(output, ending))
+            hashes[case.path(output, ending).name] = sidecar["outputs_sha256"][cases[0].path(output, ending).name]
+        case.path(output, SIDECAR).write_text(json.dumps({**sidecar, "outputs_sha256": hashes}))
+    records = run_batch(cases, QuickJob(), output)
+    assert {record.status for record in records} == {"done before"}
+    assert time.perf_counter() - started < 30
+    assert (output / "report.html").stat().st_size < 200e6
+
+
+@pytest.mark.parametrize("text", ["0/3", "4/3", "3", "a/b", "1/0"])
+def test_a_shard_that_is_none_is_refused(text, tmp_path, capsys):
+    assert main(["run", str(tmp_path), str(tmp_path / "out"), "--shard", text]) == 2
+    assert "--shard 3/16" in capsys.readouterr().err
 
 
 def test_what_a_killed_run_left_is_cleared(scans, tmp_path):

@@ -46,6 +46,14 @@ def test_help_names_the_commands_and_the_exit_codes(capsys):
     assert "130" in said
 
 
+def test_methods_for_machines(capsys):
+    assert main(["methods", "--json"]) == 0
+    rows = {row["modality"]: row for row in json.loads(capsys.readouterr().out)["modalities"]}
+    assert rows["flair"]["methods"][0] == "default"
+    assert "masked_bernoulli" in rows["oct"]["methods"]
+    assert not rows["t1w"]["weights"]
+
+
 def test_evaluate_writes_the_table_of_its_protocol(tmp_path):
     scan, lesion, affine = synthetic_head((96, 112, 8), (2.0, 2.0, 13.0))
     write_map(tmp_path / "a" / "sub-00" / "anat" / "sub-00_FLAIR.nii.gz", scan, affine, np.float32)

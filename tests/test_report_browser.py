@@ -48,6 +48,26 @@ def page(report):
         browser.close()
 
 
+def test_pictures_beyond_the_first_are_files_beside_the_page(report, tmp_path, monkeypatch):
+    """So that a batch of thousands has a report of a size that a browser opens."""
+    monkeypatch.setattr("bundle.batch.page.EMBEDDED", 1)
+    run_batch(plan(report.parent.parent / "in"), QuickJob(), tmp_path / "out")
+    linked = tmp_path / "out" / "report.html"
+    assert linked.read_text().count("data:image/png") == 1
+    with playwright.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        page = browser.new_page()
+        page.goto(linked.as_uri())
+        for name in ("s3", "s0"):
+            page.locator("#cases a", has_text=name).click()
+            picture = page.locator(f"#case-{name} img")
+            picture.wait_for(state="visible")
+            picture.scroll_into_view_if_needed()
+            page.wait_for_timeout(300)
+            assert picture.evaluate("image => image.complete && image.naturalWidth > 100")
+        browser.close()
+
+
 def names(page):
     return page.locator("#cases tbody tr td:first-child").all_inner_texts()
 

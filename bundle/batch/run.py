@@ -20,21 +20,21 @@ from ..io.nifti import write_map
 from ..report.enface import save_enface
 from ..scoring.calibration import UNITS
 from ..threads import GivenUp
+from .claims import Claims, Elsewhere
 from .dataset import explain
 from .job import Job
-from .lock import locked
-from .page import write_page
+from .page import Facts, write_page
 from .picture import save_case_picture
 from .plan import DICOM_OUTPUTS, ENFACE, PlannedCase, is_done
 from .record import Record, read_record, write_description, write_sidecar, write_table
 from .save import write_json
+from .shards import TABLE, WHOLE, Shard, write_results
 from .stages import Clock, Stage, TookTooLong, run_stages
 
 __all__ = ["TABLE", "TIMEOUT", "run_batch", "run_case"]
 
 logger = logging.getLogger(__name__)
 
-TABLE = "batch.csv"
 SHOWN = "shown"  # key of the scan as it was read, for its pictures
 TIMEOUT = 900.0  # seconds a scan may take: a hundred times what one takes on two cores
 
@@ -64,13 +64,14 @@ def run_batch(
     told: Callable[[Record], None] = lambda record: None,
     skipped: Mapping[str, str] | None = None,
     viewed: Sequence[str] = (),
+    shard: Shard = WHOLE,
 ) -> list[Record]:
     """Run the cases of a plan.
 
     Args:
         cases: from `bundle.batch.plan.plan_cases`.
         job: loaded once.
-        output: folder of the results; locked while the batch runs.
+        output: folder of the results; other runs may work in it at the same time (`bundle.batch.claims`).
         jobs: cases that are read, and written, while another one is computed.
         overwrite: do those again that are done.
         timeout: seconds that a case may take to be read, computed and written; None for any. A case that is stuck is
@@ -78,9 +79,11 @@ def run_batch(
         told: called with every record as it comes.
         skipped: series that are skipped, name → why; they get their rows in the table.
         viewed: cases whose volumes the report shows, see `bundle.batch.page.write_page`.
+        shard: which of several runs over the same input this is; it has no more than its own cases.
 
     Returns:
-        a record a case; they stand in ``batch.csv`` too, also when the run is interrupted.
+        a record a case; they stand in ``batch.csv`` too, or in the table of the shard, also when the run is
+        interrupted. A case that another run works on is skipped.
 
     Raises:
         OutputError: when the folder cannot be used.
@@ -91,17 +94,40 @@ def run_batch(
         records.append(record)
         told(record)
 
-    with locked(output):
+    with Claims(output) as claims:
         write_description(output)
         try:
             todo = _left_to_do(cases, job, output, overwrite, note)
-            failed = _noting(note, timeout)
-            run_stages(todo, _stages(job, output, jobs), lambda _, record: note(record), failed, timeout)
+
+            def ended(case: PlannedCase, record: Record) -> None:
+                claims.release(case.name)
+                note(record)
+
+            failed = _noting(ended, output, timeout)
+            run_stages(
+                todo, _stages(job, output, jobs, _taking(claims, job, output, overwrite)), ended, failed, timeout
+            )
         finally:
             over = [Record(name, "skipped", reason=why) for name, why in (skipped or {}).items()]
-            write_table(output / TABLE, [*records, *over])
-            write_page(output, cases, [*records, *over], job, viewed)
+            facts = Facts.of(job)
+            write_results(output, shard, cases, [*records, *over], facts)
+            if shard.count == 1:
+                write_table(output / TABLE, [*records, *over])
+                write_page(output, cases, [*records, *over], facts, viewed, job.read)
     return records
+
+
+class _Done(Exception):
+    """Another run has done a case meanwhile."""
+
+
+def _taking(claims: Claims, job: Job, output: Path, overwrite: bool) -> Callable[[PlannedCase], None]:
+    def take(case: PlannedCase) -> None:
+        claims.take(case.name)
+        if not overwrite and is_done(case, output, job.fingerprint):
+            raise _Done
+
+    return take
 
 
 def _left_to_do(
@@ -117,16 +143,31 @@ def _left_to_do(
     return todo
 
 
-def _stages(job: Job, output: Path, jobs: int) -> list[Stage]:
+def _stages(job: Job, output: Path, jobs: int, take: Callable[[PlannedCase], None] | None = None) -> list[Stage]:
+    def reading(case: PlannedCase, _: object, clock: Clock) -> dict:
+        if take:
+            take(case)
+        return _prepare(job, case)
+
     return [
-        Stage("reading", lambda case, _, clock: _prepare(job, case), jobs),
+        Stage("reading", reading, jobs),
         Stage("computing", lambda case, item, clock: job.infer(item), 1),
         Stage("writing", lambda case, item, clock: _complete(job, case, item, output, clock), jobs),
     ]
 
 
-def _noting(note: Callable[[Record], None], timeout: float | None) -> Callable[[PlannedCase, Exception], None]:
-    return lambda case, error: note(_failed(case, _too_long(case, error, timeout)))
+def _noting(
+    ended: Callable[[PlannedCase, Record], None], output: Path, timeout: float | None
+) -> Callable[[PlannedCase, Exception], None]:
+    def failed(case: PlannedCase, error: Exception) -> None:
+        if isinstance(error, _Done):
+            ended(case, read_record(case, output))
+        elif isinstance(error, Elsewhere):
+            ended(case, Record(case.name, "skipped", reason=f"another run works on it ({error.run})"))
+        else:
+            ended(case, _failed(case, _too_long(case, error, timeout)))
+
+    return failed
 
 
 def _explained(errors: list[FlipmapError], timeout: float | None) -> Callable[[PlannedCase, Exception], None]:

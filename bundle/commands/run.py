@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
+import socket
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,10 +20,15 @@ from .options import add_settings, positive, seconds, settings_of
 if TYPE_CHECKING:
     from ..batch.job import Job
     from ..batch.plan import PlannedCase
+    from ..batch.record import Record
+    from ..batch.shards import Shard
 
 __all__ = ["add_arguments", "run"]
 
 logger = logging.getLogger("flipmap")
+
+#: Of a run with --jobs 2, and what one more job adds, as measured on scans of 24 slices (docs/batches.md).
+MEMORY_MIB, JOB_MIB = 1300, 100
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +45,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--brain-masks", type=Path, help="folder of masks of your own, <name>_brain_mask.nii.gz")
     parser.add_argument("--overwrite", action="store_true", help="do again what is done")
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
+    parser.add_argument("--json", action="store_true", help="with --dry-run: as JSON, with what a case needs")
+    parser.add_argument(
+        "--shard", metavar="N/M", help="do the Nth of M parts of the cases; any number of them may run at a time"
+    )
     parser.add_argument("--jobs", type=positive, default=2, help="scans read and written while another is computed")
     parser.add_argument(
         "--timeout",
@@ -59,18 +70,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from ..batch.plan import is_done  # here and below: what brings PyTorch along would make --help wait
+    from ..batch.shards import Shard  # here and below: what brings PyTorch along would make --help wait
 
+    shard = Shard.of(options.shard) if options.shard else Shard()
     job = _job(options)
     plan, skipped = _plan(options, job)
+    plan = [case for case in plan if shard.holds(case.name)]
+    skipped = {name: why for name, why in skipped.items() if shard.holds(name)}
     if options.dry_run:
-        for case in plan:
-            done = not options.overwrite and is_done(case, options.output, job.fingerprint)
-            print(f"{case.name}: {'done before' if done else 'to do'} ({case.where})")
-        for name, why in skipped.items():
-            print(f"{name}: skipped, {why}")
+        _tell(plan, skipped, job, options)
         return EXIT_CODES["all good"]
-    return _run_plan(plan, skipped, job, options)
+    return _run_plan(plan, skipped, job, shard, options)
+
+
+def _tell(plan: list[PlannedCase], skipped: dict[str, str], job: Job, options: argparse.Namespace) -> None:
+    """What would be done, as text or as JSON."""
+    from ..batch.plan import is_done
+
+    done = {case.name for case in plan if not options.overwrite and is_done(case, options.output, job.fingerprint)}
+    rows = [{"name": c.name, "status": "done before" if c.name in done else "to do", "where": c.where} for c in plan]
+    if options.json:
+        over = [{"name": name, "status": "skipped", "reason": why} for name, why in skipped.items()]
+        needs = {"threads_per_case": 1, "memory_mib": MEMORY_MIB, "memory_mib_per_further_job": JOB_MIB}
+        print(json.dumps({"cases": rows + over, "needs": needs, "settings": job.settings}, indent=1))
+        return
+    for row in rows:
+        print(f"{row['name']}: {row['status']} ({row['where']})")
+    for name, why in skipped.items():
+        print(f"{name}: skipped, {why}")
 
 
 def _plan(options: argparse.Namespace, job: Job) -> tuple[list[PlannedCase], dict[str, str]]:
@@ -119,16 +146,19 @@ def _job(options: argparse.Namespace) -> Job:
         raise known or FlipmapError("the config", " ".join(str(error).split()), "Check --config and --set") from error
 
 
-def _run_plan(plan: list[PlannedCase], skipped: dict[str, str], job: Job, options: argparse.Namespace) -> int:
+def _run_plan(
+    plan: list[PlannedCase], skipped: dict[str, str], job: Job, shard: Shard, options: argparse.Namespace
+) -> int:
     from tqdm import tqdm
 
-    from ..batch.run import TABLE, run_batch
+    from ..batch.run import run_batch
+    from ..batch.shards import FOLDER, TABLE
 
     started = time.strftime("%Y%m%dT%H%M%S")
-    with _logging(options, options.output / "logs" / f"{started}_{os.getpid()}.log"):
+    with _logging(options, options.output / "logs" / f"{started}_{socket.gethostname()}_{os.getpid()}.log"):
         bar = tqdm(total=len(plan), unit="scan", disable=True if options.quiet else None)
 
-        def told(record: Any) -> None:
+        def told(record: Record) -> None:
             bar.update()
             if record.status == "failed":
                 logger.error("%s: FAILED %s. %s", record.name, record.reason, record.remedy)
@@ -146,9 +176,12 @@ def _run_plan(plan: list[PlannedCase], skipped: dict[str, str], job: Job, option
                 told,
                 skipped,
                 options.viewer,
+                shard,
             )
         failed = sum(record.status == "failed" for record in records)
-        logger.info("%d of %d done, %d failed: %s", len(records) - failed, len(plan), failed, options.output / TABLE)
+        done = sum(record.status.startswith("done") for record in records)
+        table = TABLE if shard.count == 1 else Path(FOLDER) / f"{shard.name}.csv"
+        logger.info("%d of %d done, %d failed: %s", done, len(plan), failed, options.output / table)
     return EXIT_CODES["some case failed" if failed else "all good"]
 
 

@@ -160,11 +160,14 @@ class _Calibration:
                 self.write(part_entry(name), part.method, trained[name] + others[name], by_depth=True)
                 continue
             self.write(part_entry(name), part.method, others[name])
-            seen[name] = part_entry(name, seen=True)
-            self.write(seen[name], part.method, trained[name])
+            if self.modality.training_calibrates:
+                seen[name] = part_entry(name, seen=True)
+                self.write(seen[name], part.method, trained[name])
         fused: Fused = self.parser.get_parsed_content("inferer")
-        known, remembered = (one.asking(parts) for one in (fused, fused.with_entries(seen)))
-        voxels = self.healthy("validation", {"": known})[""] + self.healthy("training", {"": remembered})[""]
+        voxels = self.healthy("validation", {"": fused.asking(parts)})[""]
+        if self.modality.training_calibrates:
+            remembered = fused.with_entries(seen).asking(parts)
+            voxels = voxels + self.healthy("training", {"": remembered})[""]
         self.write(self.parser["method"], fused, voxels)
 
     def _parts(self) -> Iterator[tuple[str, Inferer]]:
