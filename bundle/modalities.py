@@ -32,8 +32,8 @@ class Modality:
         axial: whether a scan is a volume that is looked at in axial slices; otherwise its slices are pictures by
             themselves.
         brain_network: whether the brain is found by a network, whose weights belong to the calibration.
-        training_calibrates: whether patients who trained count for the rates of the fusion, by tables of their own; held
-            out one by one, the other patients say whether these tables make up for what the networks remember
+        training_calibrates: whether patients who trained count for the rates of the fusion, by tables of their own;
+            the others, held out one by one, say whether these make up for what the networks remember
             (docs/decisions/0006-oct-rates.md).
         series: regular expression of DICOM series' descriptions; None where DICOM is read as a file.
         described: what differs from configs/metadata.json in an exported bundle.

@@ -28,9 +28,9 @@ from ..scoring.calibration import Calibration, weights_hash, write_calibration
 from ..scoring.described import described
 from ..threads import limit_threads
 from .images import healthy_images
-from .protocol import run_methods
+from .protocol import RATES, run_methods
 
-__all__ = ["PERCENTILE", "calibrate"]
+__all__ = ["PERCENTILE", "calibrate", "rates_left_out"]
 
 logger = logging.getLogger(__name__)
 
@@ -147,6 +147,9 @@ class _Calibration:
             voxels.depths if by_depth else None,
         )
         write_calibration(path, entry, calibration)
+        for number, rates in enumerate(rates_left_out(voxels.scores, self.percentile), 1):
+            said = ", ".join(f"{rate:g} became {reached:.5f}" for rate, reached in rates.items())
+            logger.info("  %s without patient %d: there %s", entry, number, said)
         logger.info(
             "%s calibrated on %d voxels of %d patients → %s", entry, calibration.voxels, calibration.patients, path
         )
@@ -174,6 +177,26 @@ class _Calibration:
         methods: Mapping[str, object] = self.parser["inferer"]["methods"]
         for name in methods:
             yield name, self.parser.get_parsed_content(f"inferer#methods#{name}")
+
+
+def rates_left_out(healthy: Sequence[np.ndarray], percentile: float | None) -> list[dict[float, float]]:
+    """What the rates become on each patient where the others alone calibrate: what to expect on a new one.
+
+    Args:
+        healthy: raw scores of healthy voxels, an array a patient.
+        percentile: see `Calibration.fit`.
+
+    Returns:
+        promised rate → the one reached, a mapping a patient; empty where there are fewer than three.
+    """
+    patients = [one for one in healthy if np.size(one)]
+    if len(patients) < 3:
+        return []
+    rates = []
+    for number, one in enumerate(patients):
+        others = Calibration.fit([*patients[:number], *patients[number + 1 :]], percentile=percentile)
+        rates.append({rate: float((one >= others.threshold(rate)).mean()) for rate in RATES})
+    return rates
 
 
 class _Remembering(Inferer):
