@@ -111,7 +111,7 @@ def run_batch(
             over = [Record(name, "skipped", reason=why) for name, why in (skipped or {}).items()]
             facts = Facts.of(job)
             write_results(output, shard, cases, [*records, *over], facts)
-            if shard.count == 1:
+            if shard.whole:
                 write_table(output / TABLE, [*records, *over])
                 write_page(output, cases, [*records, *over], facts, viewed, job.read)
     return records

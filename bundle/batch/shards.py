@@ -29,10 +29,12 @@ class Shard:
     Attributes:
         number: 1 to ``count``.
         count: of runs.
+        label: of a run whose cases were chosen by something else than a number, participants for instance.
     """
 
     number: int = 1
     count: int = 1
+    label: str = ""
 
     @classmethod
     def of(cls, text: str) -> Shard:
@@ -49,7 +51,12 @@ class Shard:
     @property
     def name(self) -> str:
         """Of its files."""
-        return f"{self.number:0{len(str(self.count))}d}-of-{self.count}"
+        return self.label or f"{self.number:0{len(str(self.count))}d}-of-{self.count}"
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is the only run, so that its table is that of the batch."""
+        return self.count == 1 and not self.label
 
     def holds(self, case: str) -> bool:
         """Whether a case is its own: by a hash of the name, so that every machine says the same."""
@@ -75,7 +82,7 @@ def write_results(
     stems = {case.name: case.stem.as_posix() for case in cases}
     rows = [{**asdict(record), "stem": stems.get(record.name)} for record in records]
     write_json(output / FOLDER / f"{shard.name}.json", {"facts": asdict(facts), "records": rows})
-    if shard.count > 1:
+    if not shard.whole:
         write_table(output / FOLDER / f"{shard.name}.csv", records)
 
 
@@ -87,7 +94,7 @@ def join(output: Path) -> list[Record]:
         FlipmapError: when they were of different settings.
         OutputError: when it cannot be written.
     """
-    parts = sorted((output / FOLDER).glob("*-of-*.json"), key=lambda path: path.stat().st_mtime)
+    parts = sorted((output / FOLDER).glob("*.json"), key=lambda path: path.stat().st_mtime)
     if not parts:
         raise DatasetError(output, "no run has left its results in it", "Give the output folder of flipmap run")
     contents = [json.loads(path.read_text(encoding="utf-8")) for path in parts]

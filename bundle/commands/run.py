@@ -9,6 +9,7 @@ import logging
 import os
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from ..batch.record import Record
     from ..batch.shards import Shard
 
-__all__ = ["add_arguments", "run"]
+__all__ = ["add_arguments", "run", "run_shard"]
 
 logger = logging.getLogger("flipmap")
 
@@ -72,10 +73,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     from ..batch.shards import Shard  # here and below: what brings PyTorch along would make --help wait
 
-    shard = Shard.of(options.shard) if options.shard else Shard()
+    return run_shard(options, Shard.of(options.shard) if options.shard else Shard())
+
+
+def run_shard(options: argparse.Namespace, shard: Shard, wanted: Callable[[PlannedCase], bool] | None = None) -> int:
+    """Run the cases of a shard; of these, where that is said, the wanted ones.
+
+    Raises:
+        DatasetError: when there is nothing to map.
+    """
     job = _job(options)
     plan, skipped = _plan(options, job)
-    plan = [case for case in plan if shard.holds(case.name)]
+    plan = [case for case in plan if shard.holds(case.name) and (wanted is None or wanted(case))]
+    if wanted and not plan:
+        raise DatasetError(options.input, "no scan of these participants and sessions", "Check the labels")
     skipped = {name: why for name, why in skipped.items() if shard.holds(name)}
     if options.dry_run:
         _tell(plan, skipped, job, options)
@@ -180,7 +191,7 @@ def _run_plan(
             )
         failed = sum(record.status == "failed" for record in records)
         done = sum(record.status.startswith("done") for record in records)
-        table = TABLE if shard.count == 1 else Path(FOLDER) / f"{shard.name}.csv"
+        table = TABLE if shard.whole else Path(FOLDER) / f"{shard.name}.csv"
         logger.info("%d of %d done, %d failed: %s", done, len(plan), failed, options.output / table)
     return EXIT_CODES["some case failed" if failed else "all good"]
 
