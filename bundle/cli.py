@@ -19,6 +19,7 @@ __all__ = ["COMMANDS", "entry", "main"]
 COMMANDS = {
     "run": "map every scan of a folder",
     "report": "join the tables of several runs",
+    "listen": "be a DICOM node: map what an archive sends, and send the results back",
     "bids": "map a BIDS data set, as a BIDS App",
     "methods": "list modalities and methods",
     "export": "write a method as a bundle of its own, for MONAI Label or a release",

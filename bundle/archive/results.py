@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The picture of a case as a DICOM Secondary Capture: what a reader sees without a viewer for parametric maps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from .. import __version__
+from ..io.dicom import DicomSeries
+from ..io.files import whole_file
+
+__all__ = ["write_picture"]
+
+
+def write_picture(path: Path, picture: Path, series: DicomSeries | str, fingerprint: str) -> None:
+    """Write a PNG as a Secondary Capture of the study and patient of a series.
+
+    Args:
+        path: of the DICOM file.
+        picture: PNG.
+        series: that it was made from.
+        fingerprint: of the job: the same gives the same UIDs.
+
+    Raises:
+        OutputError: when it cannot be written.
+    """
+    import highdicom
+    import pydicom
+    from pydicom.uid import RLELossless, generate_uid
+
+    if not isinstance(series, DicomSeries):
+        raise TypeError("a picture goes back to a DICOM series")
+    source: Any = pydicom.dcmread(series.files[0], stop_before_pixels=True)
+    with Image.open(picture) as opened:
+        pixels = np.asarray(opened.convert("RGB"))
+    uids = [generate_uid(entropy_srcs=[series.uid, "picture", __version__, fingerprint, level]) for level in "si"]
+    capture = highdicom.sc.SCImage.from_ref_dataset(
+        ref_dataset=source,
+        pixel_array=pixels,
+        photometric_interpretation=highdicom.PhotometricInterpretationValues.RGB,
+        bits_allocated=8,
+        coordinate_system=highdicom.CoordinateSystemNames.PATIENT,
+        series_instance_uid=uids[0],
+        series_number=9003,
+        sop_instance_uid=uids[1],
+        instance_number=1,
+        manufacturer="flipmap",
+        patient_orientation=("L", "P"),
+        transfer_syntax_uid=RLELossless,
+    )
+    capture.SeriesDescription = "flipmap anomaly picture"
+    capture.BurnedInAnnotation = "NO"
+    with whole_file(path) as temporary:
+        capture.save_as(temporary, enforce_file_format=True)

@@ -1,0 +1,300 @@
+# SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: E402
+"""``flipmap listen``: from an archive and back, by real DICOM programs (DCMTK where it is, else pynetdicom)."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pydicom = pytest.importorskip("pydicom")
+pytest.importorskip("highdicom")
+pynetdicom = pytest.importorskip("pynetdicom")
+
+from bundle.archive.listener import Listener, Peer
+from bundle.archive.spool import Spool
+from bundle.batch.job import Job
+from bundle.cli import main
+from bundle.errors import FlipmapError, OutputError
+from bundle.sample import synthetic_head
+from tests.conftest import ROOT
+from tests.dicom_files import write_series
+
+DCMTK = all(shutil.which(name) for name in ("storescu", "storescp", "echoscu"))
+LOCAL = "127.0.0.1"
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind((LOCAL, 0))
+        return one.getsockname()[1]
+
+
+def wait_for(what, seconds=90):
+    until = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < until, "it never happened"
+        time.sleep(0.1)
+
+
+class Receiver:
+    """An archive that takes what comes, and writes down every instance that it was sent."""
+
+    def __init__(self, port):
+        self.port, self.received = port, []
+
+    def __enter__(self):
+        from pynetdicom import AE, AllStoragePresentationContexts, evt
+
+        node = AE(ae_title="ARCHIVE")
+        for context in AllStoragePresentationContexts:
+            node.add_supported_context(context.abstract_syntax, pynetdicom.ALL_TRANSFER_SYNTAXES)
+
+        def stored(event):
+            self.received.append(event.dataset)
+            return 0x0000
+
+        self.server = node.start_server((LOCAL, self.port), block=False, evt_handlers=[(evt.EVT_C_STORE, stored)])
+        return self
+
+    def __exit__(self, *_):
+        self.server.shutdown()
+
+    @property
+    def uids(self):
+        return [str(one.SOPInstanceUID) for one in self.received]
+
+
+def send(paths, port, title="ARCHIVE", stop_after=None):
+    """C-STORE of files; after ``stop_after`` of them the connection is torn. Returns the statuses, None if refused."""
+    from pynetdicom import AE
+
+    node, statuses = AE(ae_title=title), []
+    datasets = [pydicom.dcmread(path) for path in paths]
+    for kind, syntax in {(d.SOPClassUID, d.file_meta.TransferSyntaxUID) for d in datasets}:
+        node.add_requested_context(kind, syntax)
+    link = node.associate(LOCAL, port, ae_title="FLIPMAP")
+    if not link.is_established:
+        return None
+    for number, dataset in enumerate(datasets):
+        if number == stop_after:
+            link.abort()
+            return statuses
+        statuses.append(link.send_c_store(dataset).Status)
+    link.release()
+    return statuses
+
+
+@pytest.fixture(scope="module")
+def job():
+    return Job(precision="float32")
+
+
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory):
+    """Two FLAIR series of two patients, and a localizer."""
+    root = tmp_path_factory.mktemp("studies")
+    for number in range(2):
+        scan, _, affine = synthetic_head((72, 84, 10), (2.7, 2.7, 11.0), seed=number)
+        tags = {"SeriesDescription": "AX FLAIR", "PatientID": f"P{number}", "PatientName": f"N{number}^A"}
+        write_series(root / f"p{number}", scan, affine, **tags)
+    write_series(root / "scout", scan[..., :3], affine, SeriesDescription="scout", ImageType=["ORIGINAL", "LOCALIZER"])
+    return root
+
+
+def files(studies, name):
+    return sorted((studies / name).iterdir())
+
+
+@pytest.fixture
+def node(job, tmp_path):
+    """A listener, its archive, and both on ports of their own."""
+    with Receiver(free_port()) as archive:
+        listener = Listener(
+            job,
+            Spool(tmp_path / "spool"),
+            "FLIPMAP",
+            0,
+            [Peer("ARCHIVE", LOCAL), Peer("STORESCU", LOCAL)],
+            Peer("ARCHIVE", LOCAL, archive.port),
+            quiet=1.0,
+            retry=1.0,
+            host=LOCAL,
+        )
+        listener.start()
+        yield listener, archive
+        listener.stop()
+
+
+def test_two_studies_at_once_and_back(node, studies, tmp_path):
+    listener, archive = node
+    if DCMTK:
+        command = ["storescu", "-aec", "FLIPMAP", "+sd", LOCAL, str(listener.port)]
+        senders = [subprocess.Popen([*command, studies / f"p{n}"], stdout=subprocess.DEVNULL) for n in range(2)]
+        assert [sender.wait(60) for sender in senders] == [0, 0]
+    else:
+        senders = [threading.Thread(target=send, args=(files(studies, f"p{n}"), listener.port)) for n in range(2)]
+        for one in senders:
+            one.start()
+        for one in senders:
+            one.join(60)
+    wait_for(lambda: listener.spool.status()["done"] == 2)
+    assert sorted(str(one.PatientID) for one in archive.received) == ["P0"] * 3 + ["P1"] * 3
+    assert {str(one.Modality) for one in archive.received} == {"SEG", "MR", "OT"} or len(archive.received) == 6
+    source = pydicom.dcmread(files(studies, "p0")[0])
+    own = [one for one in archive.received if one.PatientID == "P0"]
+    assert {str(one.StudyInstanceUID) for one in own} == {str(source.StudyInstanceUID)}
+    assert len(set(archive.uids)) == 6
+    # The same once more changes nothing: the series is known.
+    assert send(files(studies, "p0"), listener.port) == [0] * 10
+    time.sleep(3)
+    assert len(archive.received) == 6
+
+
+def test_who_is_not_on_the_list_is_refused(node, studies):
+    listener, _ = node
+    assert send(files(studies, "p0")[:1], listener.port, title="STRANGER") is None
+    assert listener.spool.status()["incoming"] == 0
+
+
+@pytest.mark.skipif(not DCMTK, reason="DCMTK is not here")
+def test_echo(node):
+    listener, _ = node
+    command = ["echoscu", "-aet", "ARCHIVE", "-aec", "FLIPMAP", LOCAL, str(listener.port)]
+    assert subprocess.run(command, check=False, capture_output=True).returncode == 0
+    command[2] = "STRANGER"
+    assert subprocess.run(command, check=False, capture_output=True).returncode != 0
+
+
+def test_what_is_not_meant_is_told_and_kept(node, studies):
+    listener, archive = node
+    assert send(files(studies, "scout"), listener.port) == [0] * 3
+    wait_for(lambda: listener.spool.status()["failed"] == 1)
+    assert not archive.received
+    assert "localizer" in str(listener.spool.status()["reasons"]).lower()
+
+
+def test_a_series_that_is_cut_off_is_waited_for(node, studies):
+    listener, archive = node
+    paths = files(studies, "p1")
+    assert send(paths, listener.port, stop_after=4) == [0] * 4
+    time.sleep(3)  # longer than the quiet time
+    assert listener.spool.status()["incoming"] == 1
+    assert send(paths, listener.port) == [0] * 10
+    wait_for(lambda: listener.spool.status()["done"] == 1)
+    segment = next(one for one in archive.received if one.Modality == "SEG")
+    assert len(segment.ReferencedSeriesSequence[0].ReferencedInstanceSequence) == 10
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # pynetdicom leaves a socket
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+def test_a_receiver_that_is_down_is_tried_again(job, studies, tmp_path):
+    port = free_port()
+    listener = Listener(
+        job, Spool(tmp_path / "spool"), "FLIPMAP", 0, [Peer("ARCHIVE", LOCAL)], Peer("ARCHIVE", LOCAL, port),
+        quiet=0.5, retry=1.0, host=LOCAL,
+    )  # fmt: skip
+    listener.start()
+    try:
+        send(files(studies, "p0"), listener.port)
+        wait_for(lambda: listener.spool.status()["results"] == 1)
+        time.sleep(2)
+        assert listener.spool.status()["done"] == 0
+        with Receiver(port) as archive:
+            wait_for(lambda: listener.spool.status()["done"] == 1)
+            assert len(archive.received) == 3
+    finally:
+        listener.stop()
+
+
+def test_killed_at_any_moment_nothing_is_lost_or_doubled(studies, tmp_path):
+    """The real command, SIGKILL again and again while it takes in, maps and sends; the archive has each result once."""
+    port, spool = free_port(), tmp_path / "spool"
+    with Receiver(free_port()) as archive:
+        command = [sys.executable, "-m", "bundle.cli", "listen", "--spool", spool, "--port", str(port)]
+        command += ["--host", LOCAL, "--allow", f"ARCHIVE@{LOCAL}", "--send-to", f"ARCHIVE@{LOCAL}:{archive.port}"]
+        command += ["--quiet", "0.5", "--retry", "1", "--set", "precision=float32"]
+        moments = np.random.RandomState(1)
+        paths = files(studies, "p0") + files(studies, "p1")
+        acknowledged = 0
+        for turn in range(4):
+            process = subprocess.Popen(
+                command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ
+            )
+            try:
+                    wait_for(lambda: reached(port))
+                if acknowledged < len(paths):
+                    statuses = send(paths[acknowledged:], port) or []
+                    acknowledged += sum(status == 0 for status in statuses)
+                time.sleep(moments.uniform(0.3, 3.0))
+            finally:
+                if turn < 3:
+                    process.send_signal(signal.SIGKILL)
+                    process.wait(30)
+        try:
+            wait_for(lambda: Spool.status(_peek(spool))["done"] == 2)
+        finally:
+            process.kill()
+            process.wait(30)
+        assert len(set(archive.uids)) == 6, "each result has one UID, however often it was sent"
+    assert main(["listen", "--status", "--spool", str(spool)]) == 0
+
+
+def _peek(root):
+    """A look at a spool without clearing anything away."""
+    spool = object.__new__(Spool)
+    spool.root = Path(root)
+    return spool
+
+
+def reached(port):
+    with socket.socket() as one:
+        one.settimeout(0.5)
+        return one.connect_ex((LOCAL, port)) == 0
+
+
+def test_the_spool_says_when_the_disk_is_full(tmp_path, monkeypatch):
+    spool = Spool(tmp_path / "spool")
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OutputError, match="No space left"):
+        spool.add("1.2.3", "1.2.3.4", b"DICM")
+    assert not list((tmp_path / "spool").rglob("*.dcm"))
+
+
+def test_late_instances_bring_a_series_back_with_all_of_it(tmp_path):
+    spool = Spool(tmp_path / "spool")
+    spool.add("1.2", "1.2.1", b"one")
+    (ready,) = spool.complete(0)
+    results = tmp_path / "results"
+    results.mkdir()
+    (results / "map.dcm").write_bytes(b"map")
+    spool.mapped(ready, results)
+    spool.add("1.2", "1.2.1", b"one")
+    assert spool.status()["results"] == 1, "known"
+    spool.sent(spool.series("results")[0])
+    spool.add("1.2", "1.2.2", b"two")
+    assert spool.status()["done"] == 0
+    (ready,) = spool.complete(0)
+    assert {path.stem for path in ready.glob("*.dcm")} == {"1.2.1", "1.2.2"}
+
+
+def test_usage(tmp_path, capsys):
+    assert main(["listen", "--spool", str(tmp_path / "spool")]) == 2
+    assert "--send-to" in capsys.readouterr().err
+    with pytest.raises(FlipmapError, match="AE@host:port"):
+        Peer.of("ARCHIVE@host", with_port=True)
+    assert main(["listen", "--status", "--spool", str(tmp_path / "spool")]) == 0
+    assert json.loads(capsys.readouterr().out)["incoming"] == 0
