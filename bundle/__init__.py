@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["__version__", "bundle_root", "default_config", "predict"]
 
-__version__ = "0.11.0"
+__version__ = "0.12.0"
 
 
 def bundle_root() -> str:

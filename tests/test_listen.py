@@ -231,7 +231,7 @@ def test_killed_at_any_moment_nothing_is_lost_or_doubled(studies, tmp_path):
                 command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ
             )
             try:
-                    wait_for(lambda: reached(port))
+                wait_for(lambda: reached(port))
                 if acknowledged < len(paths):
                     statuses = send(paths[acknowledged:], port) or []
                     acknowledged += sum(status == 0 for status in statuses)

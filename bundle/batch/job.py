@@ -30,7 +30,7 @@ RATES = (0.1, 0.01, 0.001, 0.0001)  # of healthy voxels: what the values 1 to 4 
 BESIDE_THE_POINT = {
     *("imports", "bundle_root", "dataset_dir", "output_dir", "brain_masks", "device", "num_workers", "threads"),
     *("dataset", "dataloader", "handlers", "evaluator", "initialize", "run"),
-    *("weights", "brain_weights", "calibrated_weights", "calibration", "tables", "contrast_weights"),
+    *("weights", "brain_weights", "calibrated_weights", "calibration", "tables"),
 }
 WRITERS = "bundle.batch.save."  # transforms that write files; a job leaves that to who asks it
 

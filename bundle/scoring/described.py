@@ -43,8 +43,8 @@ Setting = str | int | float | bool | None
 def described(**parts: object) -> dict[str, Setting]:
     """Settings of the parts of a job, flat: ``preprocessing.3.ScaleHeadIntensityd.headroom`` → 3.0.
 
-    Objects are walked through their public attributes. Networks, files, tensors, transforms that change nothing and the
-    attributes in `IGNORED` are left out; data classes, such as a calibration within a method, are told by a hash of
+    Objects are walked through their public attributes. Networks, files, tensors and the attributes in `IGNORED` are
+    left out; data classes, such as a calibration within a method, are told by a hash of
     what they are compared by.
 
     Args:
@@ -70,8 +70,6 @@ def differences_between(known: Mapping[str, Setting], here: Mapping[str, Setting
 
 
 def _walk(name: str, value: object, found: dict[str, Setting]) -> None:
-    if getattr(value, "changes_nothing", False):
-        return  # a check
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or isinstance(value, (str, int, float, bool)):
