@@ -216,6 +216,30 @@ def test_a_receiver_that_is_down_is_tried_again(job, studies, tmp_path):
         listener.stop()
 
 
+def test_one_that_cannot_be_mapped_or_is_refused_holds_up_nobody(node, studies, monkeypatch):
+    """Whatever goes wrong with one series, the next one is mapped and sent."""
+    listener, archive = node
+    whole, first = Listener._map, str(pydicom.dcmread(files(studies, "p0")[0]).SeriesInstanceUID)
+
+    def broken(self, folder):
+        if folder.name == first:
+            raise ValueError("something that nobody thought of")
+        whole(self, folder)
+
+    monkeypatch.setattr(Listener, "_map", broken)
+    refused = listener.spool.root / "results" / "1.2.3"
+    refused.mkdir()
+    shutil.copy(files(studies, "p0")[0], refused / "map.dcm")
+    answer = Listener._send
+    monkeypatch.setattr(Listener, "_send", lambda self, paths: "1.2.3" not in str(paths) and answer(self, paths))
+    send(files(studies, "p0"), listener.port)
+    send(files(studies, "p1"), listener.port)
+    wait_for(lambda: listener.spool.status()["done"] == 1 and listener.spool.status()["failed"] == 1)
+    assert len(archive.received) == 3
+    assert "nobody thought of" in str(listener.spool.status()["reasons"])
+    assert refused.is_dir()
+
+
 def test_killed_at_any_moment_nothing_is_lost_or_doubled(studies, tmp_path):
     """The real command, SIGKILL again and again while it takes in, maps and sends; the archive has each result once."""
     port, spool = free_port(), tmp_path / "spool"

@@ -15,6 +15,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from ..batch.dataset import explain
 from ..batch.job import Job
 from ..batch.plan import DICOM_OUTPUTS, PlannedCase, plan_series
 from ..batch.run import run_case
@@ -27,6 +28,7 @@ __all__ = ["Listener", "Peer"]
 
 logger = logging.getLogger("flipmap")
 
+CONNECT = 30.0  # seconds until nobody answers
 SUCCESS, OUT_OF_RESOURCES, CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xC000
 PICTURE = "desc-anomaly_picture.dcm"
 
@@ -196,9 +198,10 @@ class Listener:
                 return
             try:
                 self._map(folder)
-            except FlipmapError as error:
-                logger.error("%s", error)
-                self.spool.fail(folder, f"{error.reason}. {error.remedy}")
+            except Exception as error:  # whatever it is, the others go on
+                known = explain(error, {"name": folder.name, "image": folder.name})
+                logger.error("%s", known)
+                self.spool.fail(folder, f"{known.reason}. {known.remedy}")
 
     def _map(self, folder: Path) -> None:
         """Map a series, and leave what is to be sent.
@@ -227,30 +230,39 @@ class Listener:
     # Sending
 
     def _send_what_is_mapped(self) -> None:
+        left = False
         for folder in self.spool.series("results"):
             if self._ending.is_set():
                 return
-            if self._send(sorted(folder.glob("*.dcm"))):
+            arrived = self._send(sorted(folder.glob("*.dcm")))
+            if arrived:
                 self.spool.sent(folder)
                 logger.info("%s: results sent to %s", folder.name, self.receiver.title)
-            else:
+                continue
+            left = True
+            if arrived is None:
                 logger.error("%s cannot be reached; tried again in %g s", self.receiver, self.retry)
-                self._ending.wait(self.retry)
-                return
+                break
+            logger.error("%s: refused by %s; tried again in %g s", folder.name, self.receiver, self.retry)
+        if left:
+            self._ending.wait(self.retry)
 
-    def _send(self, files: Sequence[Path]) -> bool:
-        """Whether all have arrived: their UIDs follow from their content, so that a file sent twice is the same."""
+    def _send(self, files: Sequence[Path]) -> bool | None:
+        """Whether all have arrived, None where nobody answers. Their UIDs follow from their content, so that a file
+        that is sent twice is the same.
+        """
         import pydicom
         from pynetdicom import AE
 
         if not files:
             return True  # sent, and then the process ended
         node, datasets = AE(ae_title=self.title), [pydicom.dcmread(path) for path in files]
+        node.connection_timeout = CONNECT
         for kind, syntax in {(d.SOPClassUID, d.file_meta.TransferSyntaxUID) for d in datasets}:
             node.add_requested_context(kind, syntax)
         link = node.associate(self.receiver.host, self.receiver.port, ae_title=self.receiver.title)
         if not link.is_established:
-            return False
+            return None
         try:
             answers = [link.send_c_store(dataset) for dataset in datasets]
             return all(answer and answer.Status in (SUCCESS, 0xB000, 0xB006, 0xB007) for answer in answers)
