@@ -8,6 +8,7 @@ import os
 import pickle
 import random
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -304,13 +305,14 @@ def test_shards_of_other_settings_are_not_joined(scans, tmp_path, capsys):
 
 
 def test_a_thousand_that_are_done_are_passed_within_seconds(tmp_path):
-    """Ten thousand take 10 s and 120 MiB on two cores; hard links stand for the files."""
-    first, count = tmp_path / "in" / "s0000.nii.gz", 1000
+    """FLIPMAP_CASES for another number of them; hard links stand for the files."""
+    first, count = tmp_path / "in" / "s0000.nii.gz", int(os.environ.get("FLIPMAP_CASES", "1000"))
     write_map(first, np.random.RandomState(0).rand(12, 14, 5) * 10, np.diag([2, 2, 4, 1]))
     for number in range(1, count):
         os.link(first, first.with_name(f"s{number:04d}.nii.gz"))
     started = time.perf_counter()
     cases, output = plan(first.parent), tmp_path / "out"
+    planned = time.perf_counter() - started
     assert len(cases) == count
     run_batch(cases[:1], QuickJob(), output)
     sidecar = json.loads(cases[0].path(output, SIDECAR).read_text())
@@ -320,9 +322,12 @@ def test_a_thousand_that_are_done_are_passed_within_seconds(tmp_path):
             os.link(cases[0].path(output, ending), case.path(output, ending))
             hashes[case.path(output, ending).name] = sidecar["outputs_sha256"][cases[0].path(output, ending).name]
         case.path(output, SIDECAR).write_text(json.dumps({**sidecar, "outputs_sha256": hashes}))
+    before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
     records = run_batch(cases, QuickJob(), output)
+    took, more = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    print(f"\n{count} cases planned in {planned:.1f} s, passed in {took:.1f} s with {more / 1024:.0f} MiB more")
     assert {record.status for record in records} == {"done before"}
-    assert time.perf_counter() - started < 30
+    assert took < 10 + count / 100
     assert (output / "report.html").stat().st_size < 200e6
 
 

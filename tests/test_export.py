@@ -25,6 +25,19 @@ from bundle.networks.weights import load_weights
 from bundle.scoring.calibration import read_calibration, weights_hash
 from tests.conftest import ROOT
 
+#: What MONAI's own exports take.
+OF_THE_MAIN_JOB = {
+    "net_id": "network_def",
+    "ckpt_file": str(ROOT / "models" / "model.pt"),
+    "meta_file": str(ROOT / "configs" / "metadata.json"),
+    "config_file": str(ROOT / "configs" / "inference.json"),
+}
+
+
+def network_of_the_main_job():
+    parser = ConfigParser(json.loads((ROOT / "configs" / "inference.json").read_text()))
+    return load_weights(parser.get_parsed_content("network_def"), ROOT / "models" / "model.pt").eval()
+
 
 @pytest.fixture(scope="module")
 def unpacked(tmp_path_factory):
@@ -91,16 +104,8 @@ def test_onnx_gives_the_same_restoration(tmp_path):
     runtime = pytest.importorskip("onnxruntime")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyTorch's exporter speaks of its own inside
-        onnx_export(
-            net_id="network_def",
-            filepath=str(tmp_path / "model.onnx"),
-            ckpt_file=str(ROOT / "models" / "model.pt"),
-            meta_file=str(ROOT / "configs" / "metadata.json"),
-            config_file=str(ROOT / "configs" / "inference.json"),
-            input_shape=[2, 1, 128, 128],
-        )
-    parser = ConfigParser(json.loads((ROOT / "configs" / "inference.json").read_text()))
-    network = load_weights(parser.get_parsed_content("network_def"), ROOT / "models" / "model.pt").eval()
+        onnx_export(filepath=str(tmp_path / "model.onnx"), input_shape=[2, 1, 128, 128], **OF_THE_MAIN_JOB)
+    network = network_of_the_main_job()
     image = torch.rand(2, 1, 128, 128, generator=torch.Generator().manual_seed(0))
     session = runtime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     (answer,) = session.run(None, {session.get_inputs()[0].name: image.numpy()})
@@ -129,17 +134,8 @@ def test_names_say_nothing_that_monai_label_would_misread():
 
 def test_torchscript_gives_the_same_restoration(tmp_path):
     """MONAI's own export: the network restores a slice, traced as loaded."""
-    ckpt_export(
-        net_id="network_def",
-        filepath=str(tmp_path / "model.ts"),
-        ckpt_file=str(ROOT / "models" / "model.pt"),
-        meta_file=str(ROOT / "configs" / "metadata.json"),
-        config_file=str(ROOT / "configs" / "inference.json"),
-        use_trace=True,
-        input_shape=[1, 1, 128, 128],
-    )
-    parser = ConfigParser(json.loads((ROOT / "configs" / "inference.json").read_text()))
-    network = load_weights(parser.get_parsed_content("network_def"), ROOT / "models" / "model.pt").eval()
+    ckpt_export(filepath=str(tmp_path / "model.ts"), use_trace=True, input_shape=[1, 1, 128, 128], **OF_THE_MAIN_JOB)
+    network = network_of_the_main_job()
     traced = torch.jit.load(tmp_path / "model.ts")
     image = torch.rand(1, 1, 128, 128, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
