@@ -37,6 +37,16 @@ ENVIRONMENT = Path(os.environ.get("FLIPMAP_LABEL_ENVIRONMENT", ROOT / ".venv-mon
 SLICER = {"result_extension": ".nrrd", "result_dtype": "uint16", "result_compress": False}
 
 
+def answer_to(request, timeout=60):
+    """What a server answers, the connection closed; an error's, too."""
+    try:
+        with urllib.request.urlopen(request, timeout=timeout) as answer:
+            return answer.read()
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise
+
+
 class Server:
     """MONAI Label by our script, and its REST interface."""
 
@@ -61,14 +71,12 @@ class Server:
         raise AssertionError("the server did not come up")
 
     def get(self, path):
-        with urllib.request.urlopen(self.url + path, timeout=300) as answer:
-            return answer.read()
+        return answer_to(self.url + path, 300)
 
     def infer(self, model, image, output="image", **params):
         query = urllib.parse.urlencode({"image": image, "output": output})
         body = urllib.parse.urlencode({"params": json.dumps(params)}).encode()
-        with urllib.request.urlopen(f"{self.url}/infer/{model}?{query}", body, timeout=300) as answer:
-            return answer.read()
+        return answer_to(urllib.request.Request(f"{self.url}/infer/{model}?{query}", body), 300)
 
     def upload(self, path, name):
         mark = uuid.uuid4().hex
@@ -80,7 +88,7 @@ class Server:
         )
         kind = {"Content-Type": f"multipart/form-data; boundary={mark}"}
         request = urllib.request.Request(f"{self.url}/datastore/?image={name}", body, kind, method="PUT")
-        return json.loads(urllib.request.urlopen(request, timeout=60).read())
+        return json.loads(answer_to(request))
 
     def resident(self):
         """MiB of the server's process."""
@@ -193,7 +201,7 @@ def test_another_modality_beside_them(server, tmp_path):
         assert 0 < np.asarray(answer.dataobj).max() < 100
     finally:
         request = urllib.request.Request(f"{server.url}/datastore/?id=retina", method="DELETE")
-        urllib.request.urlopen(request, timeout=60).read()
+        answer_to(request)
 
 
 def test_four_at_once(server, scans, expected, tmp_path):
@@ -230,7 +238,7 @@ def test_a_corrupt_scan_and_a_wrong_modality_are_refused_and_the_server_lives(se
     finally:
         for name in reasons:
             request = urllib.request.Request(f"{server.url}/datastore/?id={name}", method="DELETE")
-            urllib.request.urlopen(request, timeout=60).read()
+            answer_to(request)
 
 
 def test_batch_inference_leaves_labels_in_the_data_store(server, scans, expected, tmp_path):
@@ -241,7 +249,7 @@ def test_batch_inference_leaves_labels_in_the_data_store(server, scans, expected
         {"Content-Type": "application/json"},
         method="POST",
     )
-    urllib.request.urlopen(request, timeout=600).read()
+    answer_to(request, 600)
     for name in scans:
         label = volume(server.get(f"/datastore/label?label={name}&tag=original"), tmp_path, f"{name}.nii.gz")
         anomaly = np.asarray(nib.load(expected / f"{name}_anomaly.nii.gz").dataobj)
@@ -291,7 +299,7 @@ def archive(tmp_path_factory):
     url = f"http://127.0.0.1:{ORTHANC}"
     for _ in range(60):
         try:
-            urllib.request.urlopen(f"{url}/system", timeout=5).read()
+            answer_to(f"{url}/system", 5)
             break
         except (urllib.error.URLError, ConnectionError):
             time.sleep(0.5)
@@ -300,7 +308,7 @@ def archive(tmp_path_factory):
     array = np.asarray(image.dataobj, dtype=np.float32)
     paths = dicom_files.write_series(folder / "dicom", array, oblique(image.affine, 12))
     for path in paths:
-        urllib.request.urlopen(urllib.request.Request(f"{url}/instances", path.read_bytes()), timeout=30).read()
+        answer_to(urllib.request.Request(f"{url}/instances", path.read_bytes()), 30)
     yield url, paths
     process.terminate()
     process.wait(30)
