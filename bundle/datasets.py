@@ -145,9 +145,16 @@ def training_cases(
     return chosen
 
 
-def t1w_cases(root: str | Path) -> list[dict]:
-    """T1w scans of healthy people (`bundle.cases.find_scans`), said to be T1w, so that they are painted like FLAIR."""
-    return [{**case, CONTRAST: "T1w"} for case in find_scans(root, "T1w")]
+def t1w_cases(root: str | Path, part: str = "training", split: str | Path | None = None) -> list[dict]:
+    """T1w scans of healthy people, said to be T1w, so that they are painted like another contrast.
+
+    Args:
+        root: see `bundle.cases.find_scans`.
+        part: of the split.
+        split: split file; without one all scans are taken.
+    """
+    cases = training_cases(root, part, "bids", split, "T1w") if split else find_scans(root, "T1w")
+    return [{**case, CONTRAST: "T1w"} for case in cases]
 
 
 def label_map_cases(root: str | Path, held_back: int = 2) -> list[dict]:

@@ -25,7 +25,12 @@ def brighter(observed: torch.Tensor, healthy: torch.Tensor) -> torch.Tensor:
     return (observed - healthy).clamp(min=0).mean(1, keepdim=True)
 
 
-DIFFERENCES: dict[str, Callable] = {"squared": squared, "absolute": absolute, "brighter": brighter}
+def darker(observed: torch.Tensor, healthy: torch.Tensor) -> torch.Tensor:
+    """Mean over channels of the positive part of x̂_c − x_c: darker than healthy only."""
+    return (healthy - observed).clamp(min=0).mean(1, keepdim=True)
+
+
+DIFFERENCES: dict[str, Callable] = {"squared": squared, "absolute": absolute, "brighter": brighter, "darker": darker}
 
 
 def difference(name: str) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:

@@ -34,6 +34,7 @@ TISSUES = {
     "FLAIR": {"white": (0.85, 1.0), "grey": (1.05, 1.4), "fluid": (0.02, 0.45), "deep": (1.0, 1.25)},
     "T1w": {"white": (0.9, 1.0), "grey": (0.5, 0.88), "fluid": (0.04, 0.45), "deep": (0.65, 0.95)},
     "T2w": {"white": (0.8, 1.0), "grey": (1.1, 1.7), "fluid": (1.8, 4.5), "deep": (0.8, 1.4)},
+    "PDw": {"white": (0.8, 1.0), "grey": (1.1, 1.35), "fluid": (0.9, 1.6), "deep": (1.0, 1.25)},
 }
 THICKNESSES = (1, 2, 3, 5)  # of slices, voxels of the label map
 

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Profiles of brains whose contrast is known, to learn to tell contrasts (`bundle.transforms.recognise`)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+
+from ..errors import DatasetError, ScanError, cause_of
+from ..transforms.recognise import CONTRASTS, brain_voxels, intensity_profile
+from .seeded import SeededDataset
+
+__all__ = ["BrainProfiles"]
+
+logger = logging.getLogger(__name__)
+
+MOST_VOXELS = 30_000  # of a brain that are kept
+LEAST_VOXELS = 500
+
+
+class BrainProfiles(SeededDataset):
+    """Profiles of random scans, as other scanners, strippings and fields of view would have them.
+
+    An item is ``image``, a profile, and ``label``, the number of its contrast in `CONTRASTS`.
+
+    Args:
+        sources: groups of scans, each with ``contrast``, ``data`` (a datalist) and ``preprocessing`` (case → ``image``
+            (1, X, Y, Z) and ``brain``, LPS); ``share``, how often it is taken among those of its contrast, is 1 unless
+            it is said. Every contrast is taken as often.
+        length: items an epoch.
+        drawn: False gives every scan as it is, one after the other, whatever ``length``.
+        seed: see `SeededDataset`.
+
+    Raises:
+        DatasetError: when a contrast is left without a scan.
+    """
+
+    def __init__(self, sources: Sequence[Mapping], length: int, drawn: bool = True, seed: int | None = None) -> None:
+        self.seed, self.drawn = seed, drawn
+        self.groups: dict[str, list[tuple[float, list[tuple[np.ndarray, ...]]]]] = {}
+        for source in sources:
+            voxels = [one for case in source["data"] if (one := self._read(case, source["preprocessing"])) is not None]
+            if voxels:
+                self.groups.setdefault(source["contrast"], []).append((source.get("share", 1.0), voxels))
+            logger.info("%s: %d scans of %d", source["contrast"], len(voxels), len(source["data"]))
+        if not self.groups:
+            raise DatasetError("the training cases", "no scan in them", "Check the folders")
+        self.flat = [(name, one) for name, groups in self.groups.items() for _, group in groups for one in group]
+        self.length = length if drawn else len(self.flat)
+
+    def _read(self, case: Mapping, preprocessing: Callable) -> tuple[np.ndarray, ...] | None:
+        try:
+            item = preprocessing(dict(case))
+        except Exception as error:  # MONAI wraps what its components raise
+            if not isinstance(cause := cause_of(error), ScanError):
+                raise
+            logger.error("left out of training: %s", cause)
+            return None
+        scan = item["image"]
+        spacing = [float(size) for size in scan.pixdim]
+        voxels = brain_voxels(np.asarray(scan[0]), np.asarray(item["brain"][0]) > 0.5, spacing)
+        kept = np.linspace(0, len(voxels[0]) - 1, min(len(voxels[0]), MOST_VOXELS)).astype(int)
+        return tuple(array[kept] for array in voxels)
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict:
+        self.seed_item(index)
+        if not self.drawn:
+            contrast, (values, depths, _) = self.flat[index]
+        else:
+            contrast = list(self.groups)[self.R.randint(len(self.groups))]
+            shares = np.array([share for share, _ in self.groups[contrast]])
+            group = self.groups[contrast][self.R.choice(len(shares), p=shares / shares.sum())][1]
+            values, depths = self._elsewhere(*group[self.R.randint(len(group))])
+        return {
+            "image": torch.from_numpy(intensity_profile(values, depths)),
+            "label": torch.tensor(CONTRASTS.index(contrast)),
+        }
+
+    def _elsewhere(self, values: np.ndarray, depths: np.ndarray, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The voxels as another scanner would show them: field of view, margin of the mask, bias field, noise."""
+        low = self.R.uniform(-1, 0.4)
+        slab = np.abs(places[:, 2] - low - 0.5) < 0.5
+        if self.R.rand() < 0.35 and slab.sum() >= LEAST_VOXELS:
+            values, depths, places = values[slab], depths[slab], places[slab]
+        linear, square = (self.R.uniform(-0.2, 0.2, 3) * (self.R.rand() < 0.7) for _ in range(2))
+        bias = np.exp(places @ linear + places**2 @ square)
+        values = np.maximum(values * bias + self.R.uniform(0, 0.12) * self.R.standard_normal(len(values)), 0)
+        moved = depths * self.R.uniform(0.85, 1.15) - self.R.uniform(-2, 3) * (self.R.rand() < 0.6)
+        if (inside := moved > 0).sum() >= LEAST_VOXELS:
+            values, depths = values[inside], moved[inside]
+        values = values ** np.exp(self.R.uniform(-0.25, 0.25))
+        return values / max(float(np.median(values)), 1e-6), depths

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which contrast a scan of a brain has, told from its intensities by a small network.
+
+What tells contrasts apart is which tissue is the brighter one. Cortex lies beneath the surface of the brain, white matter
+deeper, fluid at the surface and in the middle; so the network is given how intensities are spread at each depth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.networks.nets import FullyConnectedNet
+from monai.transforms import MapTransform
+
+from ..errors import ScanError
+from ..networks.weights import load_weights
+from .brain_depth import depth_in_slices
+
+__all__ = ["CONTRASTS", "PROFILE", "RecogniseContrastd", "brain_voxels", "contrast_network", "intensity_profile"]
+
+CONTRASTS = ("FLAIR", "T1w", "T2w", "PDw")  # in the order of the network's answer
+BORDERS_MM = (2.0, 4.0, 7.0, 11.0, 16.0, 24.0, 34.0)  # of depth, between which intensities are looked at
+RANKS = 12  # classes of intensity, each with as many voxels of the brain
+QUANTILES = (0.02, 0.1, 0.25, 0.75, 0.9, 0.98)
+PROFILE = (len(BORDERS_MM) + 1) * RANKS + len(QUANTILES)  # numbers that the network is given
+MOST_SLICES, FINEST_MM = 24, 0.7  # that are looked at
+#: Entries of a scan's meta data: what it is taken for, and the probability of that.
+CONTRAST, CERTAINTY = "recognised_contrast", "contrast_probability"
+
+
+def contrast_network() -> FullyConnectedNet:
+    """Profiles (B, `PROFILE`) → logits of `CONTRASTS`."""
+    return FullyConnectedNet(PROFILE, len(CONTRASTS), [48, 24], dropout=0.1)
+
+
+def brain_voxels(
+    volume: np.ndarray, brain: np.ndarray, spacing: Sequence[float]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Intensities, depths and places of voxels of a brain, of some slices of it.
+
+    Args:
+        volume: (X, Y, Z), axial slices along the last axis.
+        brain: bool, same shape.
+        spacing: mm.
+
+    Returns:
+        intensities (N,), in multiples of their median; depths (N,) below the surface, in their slice, mm; places
+        (N, 3), from -1 to 1 along each axis.
+    """
+    filled = np.flatnonzero(brain.any((0, 1)))
+    chosen = filled[np.unique(np.linspace(0, len(filled) - 1, min(MOST_SLICES, len(filled))).round().astype(int))]
+    steps = [2 if size < FINEST_MM else 1 for size in spacing[:2]]
+    part = (slice(None, None, steps[0]), slice(None, None, steps[1]), chosen)
+    inside = brain[part]
+    depth = depth_in_slices(inside, [step * size for step, size in zip(steps, spacing[:2], strict=True)])
+    values = volume[part][inside].astype(np.float32)
+    places = 2 * np.argwhere(inside) / np.maximum(np.array(inside.shape) - 1, 1) - 1
+    return values / max(float(np.median(values)), 1e-6), depth[inside].astype(np.float32), places.astype(np.float32)
+
+
+def intensity_profile(values: np.ndarray, depths: np.ndarray) -> np.ndarray:
+    """How intensities are spread at each depth: shares of `RANKS` classes of equal size, between `BORDERS_MM`; and
+    logarithms of `QUANTILES`, in multiples of the median.
+
+    Args:
+        values: (N,), in multiples of their median.
+        depths: (N,), mm.
+
+    Returns:
+        float32 (`PROFILE`,).
+    """
+    bands = len(BORDERS_MM) + 1
+    rank = np.searchsorted(np.quantile(values, np.linspace(0, 1, RANKS + 1)[1:-1]), values)
+    counts = np.bincount(np.searchsorted(BORDERS_MM, depths) * RANKS + rank, minlength=bands * RANKS)
+    shares = counts.reshape(bands, RANKS) / np.maximum(counts.reshape(bands, RANKS).sum(1, keepdims=True), 1)
+    tails = np.clip(np.log2(np.maximum(np.quantile(values, QUANTILES), 1e-3)), -3, 3)
+    return np.concatenate([RANKS * shares.ravel(), tails]).astype(np.float32)
+
+
+@lru_cache(maxsize=2)
+def _loaded(path: str, changed: int) -> FullyConnectedNet:
+    return load_weights(contrast_network(), path).eval()
+
+
+class RecogniseContrastd(MapTransform):
+    """Tell the contrast of scans of brains, and refuse those that are surely another one than is wanted.
+
+    It changes nothing in the scan but its meta data: `CONTRAST` and `CERTAINTY`.
+
+    Args:
+        keys: keys of scans (C, X, Y, Z), LPS, background at 0; the mean of their channels is looked at.
+        path: weights of `contrast_network`.
+        wanted: BIDS suffix of the contrast that the job is for; None refuses none. What the network does not know is
+            not refused.
+        sure: probability from which on another contrast is refused.
+        mask_key: of the brain mask (1, X, Y, Z).
+
+    Raises:
+        WeightsError: when ``path`` cannot be used.
+        ScanError: on a scan of another contrast.
+    """
+
+    changes_nothing = True
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        path: str | Path,
+        wanted: str | None = None,
+        sure: float = 0.9,
+        mask_key: str = "brain",
+    ) -> None:
+        super().__init__(keys)
+        changed = Path(path).stat().st_mtime_ns if Path(path).exists() else 0
+        self.network = _loaded(str(path), changed)
+        self.wanted, self.sure, self.mask_key = wanted, sure, mask_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict:
+        d = dict(data)
+        for key in self.key_iterator(d):
+            scan = d[key]
+            told = self._tell(scan, d[self.mask_key])
+            contrast = max(told, key=lambda name: told[name])
+            if self.wanted in CONTRASTS and contrast != self.wanted and told[contrast] >= self.sure:
+                raise ScanError(
+                    scan.meta.get("filename_or_obj", key),
+                    f"looks like {contrast} ({told[contrast]:.0%} sure), the weights are for {self.wanted}",
+                    "Give that contrast; if it is that one, --set check_contrast=false",
+                )
+            scan.meta |= {CONTRAST: contrast, CERTAINTY: told[contrast]}
+        return d
+
+    def _tell(self, scan: MetaTensor, mask: MetaTensor) -> dict[str, float]:
+        """Probability of each contrast."""
+        spacing = [float(size) for size in scan.pixdim]
+        values, depths, _ = brain_voxels(np.asarray(scan.mean(0)), np.asarray(mask[0]) > 0, spacing)
+        if not len(values):
+            return dict.fromkeys(CONTRASTS, 1 / len(CONTRASTS))
+        with torch.no_grad():
+            logits = self.network(torch.from_numpy(intensity_profile(values, depths))[None])
+        return dict(zip(CONTRASTS, torch.softmax(logits[0], 0).tolist(), strict=True))
