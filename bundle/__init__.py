@@ -6,32 +6,14 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from .paths import __version__, bundle_root, default_config
+
 if TYPE_CHECKING:
     import numpy as np
 
-    from .batch.job import Job
+    from .pipeline.job import Job
 
 __all__ = ["__version__", "bundle_root", "default_config", "predict"]
-
-__version__ = "0.12.0"
-
-
-def bundle_root() -> str:
-    """Folder of the MONAI bundle, with configs/ and models/: the repository, or, installed from a wheel, this
-    package.
-    """
-    from pathlib import Path
-
-    package = Path(__file__).resolve().parent
-    checkout = package.parent
-    return str(checkout if (checkout / "configs" / "inference.json").is_file() else package)
-
-
-def default_config() -> str:
-    """Path of configs/inference.json."""
-    from pathlib import Path
-
-    return str(Path(bundle_root()) / "configs" / "inference.json")
 
 
 def predict(
@@ -63,8 +45,8 @@ def predict(
 
     import numpy as np
 
-    from .batch.dataset import explain
     from .io.nifti import scan_from_array
+    from .pipeline.dataset import explain
     from .threads import limit_threads
 
     if affine is None:
@@ -82,6 +64,6 @@ def _job(settings: str) -> Job:
     """Loaded once for the same settings, given as JSON."""
     import json
 
-    from .batch.job import Job
+    from .pipeline.job import Job
 
     return Job(**json.loads(settings))

@@ -10,8 +10,8 @@ import os
 import sys
 from collections.abc import Sequence
 
-from . import __version__
 from .errors import EXIT_CODES, DatasetError, FlipmapError
+from .paths import __version__
 
 __all__ = ["COMMANDS", "entry", "main"]
 

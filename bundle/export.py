@@ -18,11 +18,11 @@ from pathlib import Path
 
 import torch
 
-from . import __version__, bundle_root
-from .batch.job import Job
 from .errors import OutputError
 from .io.files import whole_file
 from .modalities import DEFAULT, Modality, modality_of
+from .paths import __version__, bundle_root
+from .pipeline.job import Job
 from .scoring.calibration import weights_hash
 
 __all__ = ["export", "export_name"]

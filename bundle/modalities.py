@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import bundle_root
 from .cases import find_scans
 from .errors import FlipmapError
 from .oct_cases import find_oct
+from .paths import bundle_root
 
 __all__ = ["DEFAULT", "FLAIR", "MODALITIES", "OCT", "Modality", "method_names", "modality_of"]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from bundle.io.nifti import write_map
-from bundle.sample import synthetic_head
+from bundle.synthesis.sample import synthetic_head
 
 
 def main() -> None:

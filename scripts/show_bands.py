@@ -13,11 +13,11 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from bundle.batch.job import Job
 from bundle.io.nifti import scan_from_array
+from bundle.pipeline.job import Job
 from bundle.report.figures import MAP_TOP
-from bundle.sample import synthetic_head
 from bundle.scoring.shown import BANDS, in_bands
+from bundle.synthesis.sample import synthetic_head
 
 COLOURS = ("#f7d13d", "#ed6925", "#781c6d")
 

@@ -3,8 +3,8 @@
 
     python scripts/show_painted.py ds002748/sub-22/anat/sub-22_T1w.nii.gz docs/head.png
 
-The T1w scan of a healthy person is painted like FLAIR (`bundle.transforms.contrast`), lesions are planted into its deep
-tissue (`bundle.evaluation.planted`), and the main job maps what came out.
+The T1w scan of a healthy person is painted like FLAIR (`bundle.synthesis.painted_t1w`), lesions are planted into its
+deep tissue (`bundle.synthesis.planted`), and the main job maps what came out.
 """
 
 import argparse
@@ -15,13 +15,13 @@ import torch
 from monai.data import MetaTensor
 
 from bundle import bundle_root
-from bundle.batch.job import Job
 from bundle.cases import CONTRAST
-from bundle.evaluation.planted import plant_lesions
 from bundle.io.nifti import read_scan, scan_from_array
+from bundle.pipeline.job import Job
 from bundle.report.figures import save_map_picture
+from bundle.synthesis.painted_t1w import RandPaintT1wd
+from bundle.synthesis.planted import plant_lesions
 from bundle.transforms.brain import BrainMaskd
-from bundle.transforms.contrast import RandPaintT1wd
 from bundle.transforms.mri import to_axial
 
 DIAMETER_MM, CONTRASTS, COUNT = (5.0, 22.0), (0.3, 0.6), (6, 7)

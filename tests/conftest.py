@@ -14,7 +14,7 @@ import torch
 from bundle import bundle_root
 from bundle.io.nifti import write_map
 from bundle.networks.anomaly_network import AnomalyNetwork
-from bundle.sample import synthetic_head
+from bundle.synthesis.sample import synthetic_head
 
 #: Optional means optional: without the extra `hospital` its tests are not collected.
 collect_ignore = [] if find_spec("highdicom") else ["test_dicom.py"]

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from bundle.training.synthetic_retinas import paint_retina
+from bundle.synthesis.retinas import paint_retina
 
 UM = (11.5, 3.87)
 

@@ -4,8 +4,8 @@
 import pytest
 import torch
 
-from bundle.transforms.anomalies import SHAPES, TEXTURES, RandSyntheticAnomaly, RandSyntheticAnomalyd
-from bundle.transforms.augment import RandScannerd
+from bundle.synthesis.anomalies import SHAPES, TEXTURES, RandSyntheticAnomaly, RandSyntheticAnomalyd
+from bundle.synthesis.scanner import RandScannerd
 
 
 @pytest.fixture(scope="module")

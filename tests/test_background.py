@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from bundle.batch.job import Job
 from bundle.datasets import training_cases
 from bundle.errors import ScanError
 from bundle.evaluation.protocol import dice
 from bundle.io.nifti import scan_from_array
+from bundle.pipeline.job import Job
 from bundle.transforms.background import background_to_zero
 from bundle.transforms.head import head_mask
 from tests.conftest import ROOT, data_folder

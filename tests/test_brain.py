@@ -11,8 +11,8 @@ from scipy import ndimage
 
 from bundle.errors import ScanError, WeightsError
 from bundle.io.nifti import read_scan
-from bundle.sample import HEAD_MM, synthetic_head
-from bundle.training.synthetic_heads import SyntheticHeads, label_maps
+from bundle.synthesis.heads import SyntheticHeads, label_maps
+from bundle.synthesis.sample import HEAD_MM, synthetic_head
 from bundle.transforms.brain import BrainMaskd, _possible, normalise
 from bundle.transforms.head import head_mask
 from bundle.transforms.mri import to_axial

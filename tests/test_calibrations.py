@@ -7,12 +7,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from bundle.batch.job import Job
 from bundle.cli import main
 from bundle.datasets import training_cases
 from bundle.errors import WeightsError, cause_of
 from bundle.io.nifti import scan_from_array, write_map
 from bundle.modalities import DEFAULT, MODALITIES
+from bundle.pipeline.job import Job
 from bundle.scoring.calibration import RAW_UNITS, UNITS
 from bundle.transforms.head import free_slices
 from tests.conftest import data_folder

@@ -12,7 +12,7 @@ import pytest
 
 from bundle.cli import COMMANDS, main
 from bundle.io.nifti import write_map
-from bundle.sample import synthetic_head
+from bundle.synthesis.sample import synthetic_head
 from tests.conftest import ROOT
 
 

@@ -8,7 +8,7 @@ from monai.data import MetaTensor
 
 from bundle.cases import CONTRAST
 from bundle.errors import ScanError
-from bundle.transforms.contrast import RandPaintT1wd, tissue_intensities
+from bundle.synthesis.painted_t1w import RandPaintT1wd, tissue_intensities
 from tests.conftest import data_folder
 
 LEVELS = {"fluid": 30.0, "grey": 80.0, "white": 120.0}

@@ -8,7 +8,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from bundle.batch.save import SaveFindingsd
+from bundle.pipeline.save import SaveFindingsd
 from bundle.scoring.findings import FindFindingsd, RemoveSmalld, SmoothMapd, case_score, find_findings
 from tests.test_mri import oblique, reoriented
 

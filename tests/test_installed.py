@@ -15,7 +15,7 @@ import pytest
 
 import bundle
 from bundle.io.nifti import write_map
-from bundle.sample import synthetic_head
+from bundle.synthesis.sample import synthetic_head
 from tests.conftest import ROOT
 
 FLIPMAP = [sys.executable, "-c", "from bundle.cli import entry; entry()"]

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 import bundle
-from bundle.batch.job import Job
 from bundle.cli import main
 from bundle.errors import FlipmapError, ScanError, WeightsError, cause_of
 from bundle.io.nifti import scan_from_array, write_map
+from bundle.pipeline.job import Job
 from tests.conftest import ROOT
 from tests.test_mri import oblique, reoriented
 

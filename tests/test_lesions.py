@@ -8,12 +8,7 @@ from monai.data import MetaTensor
 
 from bundle.methods.synthetic_lesions import SIGNS, SyntheticLesions
 from bundle.networks.lesion_unet import BRIGHTER, DARKER, LesionUNet
-from bundle.training.inferers import LesionLoss, SliceScore
-from bundle.training.mixed import MixedSlices
-from bundle.training.slices import SliceDataset
-from bundle.transforms.augment import RandMarginsd
-from bundle.transforms.brain_depth import DEPTH
-from bundle.transforms.lesions import (
+from bundle.synthesis.lesions import (
     Anatomy,
     CropBraind,
     LesionTargetd,
@@ -21,7 +16,12 @@ from bundle.transforms.lesions import (
     RandHealthyBraind,
     RandSmallLesionsd,
 )
-from bundle.transforms.painted_labels import RandPaintLabelsd
+from bundle.synthesis.painted_labels import RandPaintLabelsd
+from bundle.synthesis.scanner import RandMarginsd
+from bundle.training.inferers import LesionLoss, SliceScore
+from bundle.training.mixed import MixedSlices
+from bundle.training.slices import SliceDataset
+from bundle.transforms.brain_depth import DEPTH
 
 
 @pytest.fixture

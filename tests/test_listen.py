@@ -22,10 +22,10 @@ pynetdicom = pytest.importorskip("pynetdicom")
 
 from bundle.archive.listener import Listener, Peer
 from bundle.archive.spool import Spool
-from bundle.batch.job import Job
 from bundle.cli import main
 from bundle.errors import FlipmapError, OutputError
-from bundle.sample import synthetic_head
+from bundle.pipeline.job import Job
+from bundle.synthesis.sample import synthetic_head
 from tests.conftest import ROOT
 from tests.dicom_files import write_series
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from bundle.io.nifti import write_map
-from bundle.sample import synthetic_head
 from bundle.scoring.calibration import read_calibration
+from bundle.synthesis.sample import synthetic_head
 from tests.conftest import ROOT
 from tests.test_mri import oblique, reoriented
 from tests.test_nifti import BROKEN

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from bundle.batch.job import Job
 from bundle.cli import main
 from bundle.errors import FlipmapError, cause_of
 from bundle.modalities import FLAIR, MODALITIES, OCT, modality_of
+from bundle.pipeline.job import Job
 from tests.conftest import ROOT
 
 

@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from bundle.errors import ScanError
 from bundle.io.nifti import read_scan, write_map
-from bundle.sample import synthetic_head
+from bundle.synthesis.sample import synthetic_head
 from bundle.transforms.background import BackgroundToZerod
 from bundle.transforms.head import head_mask, largest_piece, reference_intensity
 from bundle.transforms.mri import LoadScand, ScaleHeadIntensityd, ToModelGridd

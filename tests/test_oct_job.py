@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bundle.batch.job import Job
 from bundle.cli import main
 from bundle.io.oct import oct_scan
+from bundle.pipeline.job import Job
 from bundle.report.enface import enface_views
 from tests.conftest import ROOT, data_folder
 from tests.oct_files import UM, bscan, save_picture

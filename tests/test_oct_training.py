@@ -11,8 +11,8 @@ from bundle.evaluation.images import THICKNESS, benchmark_images, healthy_images
 from bundle.methods.intensity import Intensity
 from bundle.methods.reconstruction import Reconstruction
 from bundle.oct_cases import normal_oct_cases, oct_cases
-from bundle.training.synthetic_retinas import LAYERS, SyntheticRetinas, paint_retina
-from bundle.transforms.oct_augment import RandCamerad, RandSpeckled, RandVesselShadowd
+from bundle.synthesis.camera import RandCamerad, RandSpeckled, RandVesselShadowd
+from bundle.synthesis.retinas import LAYERS, SyntheticRetinas, paint_retina
 from tests.oct_files import bscan, save_picture
 from tests.test_oct import pipeline
 

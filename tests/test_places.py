@@ -10,7 +10,7 @@ import pytest
 
 from bundle.evaluation.places import against, benchmark_places
 from bundle.io.nifti import write_map
-from bundle.sample import synthetic_head
+from bundle.synthesis.sample import synthetic_head
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from bundle.training.synthetic_retinas import paint_retina
-from bundle.transforms.retinal_lesions import RETINAL_LESIONS, RandRetinalLesionsd
+from bundle.synthesis.retinal_lesions import RETINAL_LESIONS, RandRetinalLesionsd
+from bundle.synthesis.retinas import paint_retina
 
 DARKER = {"fluid", "subretinal fluid"}
 

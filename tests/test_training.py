@@ -22,13 +22,13 @@ from torch.utils.data import ConcatDataset
 from bundle.datasets import LAYOUTS
 from bundle.errors import ScanError
 from bundle.io.nifti import write_map
-from bundle.sample import synthetic_head
 from bundle.scoring.calibration import weights_hash
+from bundle.synthesis.anomalies import RandSyntheticAnomalyd
+from bundle.synthesis.retinas import SyntheticRetinas
+from bundle.synthesis.sample import synthetic_head
+from bundle.synthesis.scanner import RandScannerd
 from bundle.training.inferers import FlipLoss
 from bundle.training.slices import SliceDataset
-from bundle.training.synthetic_retinas import SyntheticRetinas
-from bundle.transforms.anomalies import RandSyntheticAnomalyd
-from bundle.transforms.augment import RandScannerd
 from bundle.transforms.brain import BrainMaskd
 from tests.conftest import ROOT
 from tests.oct_files import bscan, save_picture
@@ -276,7 +276,7 @@ def pictures(dataset, workers, epochs=2):
     # inherit a lock that nobody will open: workers come from a server without threads.
     context = multiprocessing.get_context("forkserver") if workers else None
     if workers:
-        context.set_forkserver_preload(["bundle.training.slices", "bundle.training.synthetic_retinas"])
+        context.set_forkserver_preload(["bundle.training.slices", "bundle.synthesis.retinas"])
     loader = DataLoader(dataset, batch_size=4, num_workers=workers, multiprocessing_context=context)
     return [[one.numpy().tobytes() for batch in loader for one in batch["anomalous"]] for _ in range(epochs)]
 

@@ -15,12 +15,12 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from ..batch.dataset import explain
-from ..batch.job import Job
 from ..batch.plan import DICOM_OUTPUTS, PlannedCase, plan_series
 from ..batch.run import run_case
 from ..errors import FlipmapError, OutputError
 from ..io.dicom import find_series
+from ..pipeline.dataset import explain
+from ..pipeline.job import Job
 from .results import write_picture
 from .spool import MAPPING, Spool
 

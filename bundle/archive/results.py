@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .. import __version__
 from ..io.dicom import DicomSeries
 from ..io.files import whole_file
+from ..paths import __version__
 
 __all__ = ["write_picture"]
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Many cases, of which any may fail: the job of one case, the batch around it, its records and report."""
+"""Many cases, of which any may fail: the batch around the job of one case, its records and report."""

@@ -14,10 +14,10 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from monai.data import MetaTensor
 
-from .. import __version__
 from ..errors import FlipmapError
 from ..io.files import whole_file
-from .job import Job
+from ..paths import __version__
+from ..pipeline.job import Job
 from .plan import ENFACE, PlannedCase
 from .record import Record
 from .viewer import script, volumes

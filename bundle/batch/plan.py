@@ -13,8 +13,8 @@ from pathlib import Path
 from ..cases import is_bids_root, stem
 from ..io.dicom import DicomSeries
 from ..io.volumes import files_of
+from ..pipeline.save import named
 from ..scoring.calibration import UNITS
-from .save import named
 
 __all__ = [
     "DICOM_OUTPUTS",

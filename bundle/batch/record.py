@@ -12,11 +12,11 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from .. import __version__
 from ..io.dicom import DicomSeries
 from ..io.files import whole_file
+from ..paths import __version__
+from ..pipeline.save import write_json
 from .plan import ENFACE, SIDECAR, PlannedCase, sha256_of
-from .save import write_json
 
 __all__ = ["Record", "read_record", "versions", "write_description", "write_sidecar", "write_table"]
 

@@ -17,17 +17,17 @@ from monai.data import MetaTensor
 from ..errors import FlipmapError, ScanError
 from ..io.dicom import DicomSeries
 from ..io.nifti import write_map
+from ..pipeline.dataset import explain
+from ..pipeline.job import Job
+from ..pipeline.save import write_json
+from ..report.case_picture import save_case_picture
 from ..report.enface import save_enface
 from ..scoring.calibration import UNITS
 from ..threads import GivenUp
 from .claims import Claims, Elsewhere
-from .dataset import explain
-from .job import Job
 from .page import Facts, write_page
-from .picture import save_case_picture
 from .plan import DICOM_OUTPUTS, ENFACE, PlannedCase, is_done
 from .record import Record, read_record, write_description, write_sidecar, write_table
-from .save import write_json
 from .shards import TABLE, WHOLE, Shard, write_results
 from .stages import Clock, Stage, TookTooLong, run_stages
 

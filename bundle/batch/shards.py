@@ -11,10 +11,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ..errors import DatasetError, FlipmapError
+from ..pipeline.save import write_json
 from .page import Facts, write_page
 from .plan import PlannedCase
 from .record import Record, write_table
-from .save import write_json
 
 __all__ = ["FOLDER", "TABLE", "WHOLE", "Shard", "join", "missing_shards", "write_results"]
 

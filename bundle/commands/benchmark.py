@@ -29,10 +29,10 @@ from typing import Any
 
 import numpy as np
 
-from .. import bundle_root
 from ..io.nifti import write_map
 from ..modalities import method_names
-from ..sample import synthetic_head
+from ..paths import bundle_root
+from ..synthesis.sample import synthetic_head
 
 __all__ = ["add_arguments", "run"]
 
@@ -161,7 +161,7 @@ def passes(method: str | None) -> tuple[float, float]:
     from monai.networks.nets import DiffusionModelUNet
     from monai.networks.nets.autoencoderkl import Decoder, Encoder
 
-    from ..batch.job import Job
+    from ..pipeline.job import Job
 
     job = Job(config_files(method))
     _, volume, _ = prepared()

@@ -19,9 +19,9 @@ import torch
 from monai.data import MetaTensor
 from scipy import ndimage
 
-from .. import bundle_root
 from ..io.nifti import read_scan
-from ..training.synthetic_heads import SyntheticHeads, label_maps
+from ..paths import bundle_root
+from ..synthesis.heads import SyntheticHeads, label_maps
 from ..transforms.brain import GRID_SPACING, BrainMaskd
 from ..transforms.head import head_mask
 from ..transforms.mri import to_axial

@@ -5,7 +5,7 @@
 
 Writes ``small_lesions.csv``: average precision over the head of the slices that may hold lesions, map masked, for the
 intensity, structured flips and the default. Lesions are 3 to 11 mm wide, add 20 to 80 % of the brain's median, and lie
-beneath the cortex (`bundle.evaluation.planted`). No label takes part but to leave slices with tumour out.
+beneath the cortex (`bundle.synthesis.planted`). No label takes part but to leave slices with tumour out.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ import numpy as np
 from monai.bundle import ConfigParser
 from tqdm import tqdm
 
-from .. import bundle_root
 from ..datasets import training_cases
 from ..evaluation.metrics import Pooled
 from ..evaluation.patients import write_rows
-from ..evaluation.planted import plant_lesions
 from ..evaluation.protocol import RAW, MethodScores
 from ..evaluation.scores import Prepared, prepare, score_case
 from ..io.nifti import read_scan, write_map
 from ..methods.intensity import Intensity
+from ..paths import bundle_root
+from ..synthesis.planted import plant_lesions
 from ..transforms.mri import to_axial
 
 __all__ = ["add_arguments", "run"]

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import bundle_root
 from ..io.nifti import read_scan
+from ..paths import bundle_root
 from ..transforms.brain import BrainMaskd
 from ..transforms.mri import to_axial
 from ..transforms.stripped import is_stripped

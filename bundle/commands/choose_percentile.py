@@ -19,11 +19,11 @@ import numpy as np
 from monai.bundle import ConfigParser
 from tqdm import tqdm
 
-from .. import bundle_root
 from ..datasets import training_cases
 from ..evaluation.patients import write_rows
 from ..evaluation.protocol import RATES, run_methods
 from ..methods.intensity import Intensity
+from ..paths import bundle_root
 from ..scoring.calibration import Calibration
 
 __all__ = ["add_arguments", "run"]

@@ -30,7 +30,6 @@ from scipy import ndimage
 from sklearn.metrics import average_precision_score
 from tqdm import tqdm
 
-from .. import bundle_root
 from ..diffusion.bernoulli import BernoulliScheduler
 from ..methods.base import SliceMethod
 from ..methods.disyre import Disyre
@@ -44,6 +43,7 @@ from ..networks.anomaly_network import AnomalyNetwork
 from ..networks.fused_network import FusedNetwork
 from ..networks.slice_unet import SliceUNet
 from ..networks.weights import load_weights
+from ..paths import bundle_root
 from ..precision import autocast
 from ..report.figures import save_sweep
 from ..scoring.calibration import Calibration

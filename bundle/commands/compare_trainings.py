@@ -17,11 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import bundle_root
 from ..datasets import training_cases
 from ..errors import FlipmapError
 from ..evaluation.patients import write_rows
 from ..evaluation.trainings import BASELINE, ensure_calibration, figures, maps_of
+from ..paths import bundle_root
 
 __all__ = ["add_arguments", "run"]
 

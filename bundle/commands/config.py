@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import argparse
 
-from .. import default_config
+from ..paths import default_config
 
 __all__ = ["add_arguments", "run"]
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import monai.bundle
 
-from .. import bundle_root
 from ..arguments import check_settings
 from ..errors import FlipmapError, cause_of
+from ..paths import bundle_root
 from .options import add_settings, settings_of
 
 __all__ = ["add_arguments", "run"]

@@ -20,10 +20,10 @@ from typing import Any
 
 import monai.bundle
 
-from .. import bundle_root
 from ..datasets import hospital_of, read_split, training_cases
 from ..evaluation.patients import write_rows
 from ..evaluation.trainings import BASELINE, Patient, ensure_calibration, figures, maps_of
+from ..paths import bundle_root
 
 __all__ = ["NOBODY", "SPLIT", "add_arguments", "report", "run", "split_without"]
 

@@ -61,8 +61,8 @@ def run(options: argparse.Namespace) -> None:
     if not options.send_to or not options.allow:
         raise FlipmapError("flipmap listen", "--send-to and --allow are needed", "Say where to, and who may send")
     from ..archive.listener import Listener, Peer
-    from ..batch.job import Job
     from ..modalities import modality_of
+    from ..pipeline.job import Job
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     settings = settings_of(options.set) | ({"threads": options.threads} if options.threads else {})

@@ -14,8 +14,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    from .. import __version__
     from ..modalities import DEFAULT, MODALITIES
+    from ..paths import __version__
 
     rows: list[dict] = [
         {

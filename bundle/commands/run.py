@@ -13,16 +13,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import default_config
 from ..errors import EXIT_CODES, DatasetError, FlipmapError, OutputError, cause_of
 from ..io.volumes import READERS
+from ..paths import default_config
 from .options import add_settings, positive, seconds, settings_of
 
 if TYPE_CHECKING:
-    from ..batch.job import Job
     from ..batch.plan import PlannedCase
     from ..batch.record import Record
     from ..batch.shards import Shard
+    from ..pipeline.job import Job
 
 __all__ = ["add_arguments", "run", "run_shard"]
 
@@ -143,7 +143,7 @@ def _plan(options: argparse.Namespace, job: Job) -> tuple[list[PlannedCase], dic
 
 def _job(options: argparse.Namespace) -> Job:
     """The job of the config files and settings given."""
-    from ..batch.job import Job
+    from ..pipeline.job import Job
 
     settings = settings_of(options.set)
     if options.suffix:

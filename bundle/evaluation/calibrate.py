@@ -17,13 +17,13 @@ import torch
 from monai.bundle import ConfigParser
 from monai.inferers import Inferer
 
-from .. import bundle_root
 from ..arguments import check_settings
 from ..datasets import cropped_cases, training_cases
 from ..errors import FlipmapError
 from ..methods.base import SliceMethod
 from ..methods.fused import Fused, part_entry, remembers_training
 from ..modalities import DEFAULT, Modality, modality_of
+from ..paths import bundle_root
 from ..scoring.calibration import Calibration, weights_hash, write_calibration
 from ..scoring.described import described
 from ..threads import limit_threads

@@ -6,7 +6,7 @@
 - Thresholds come from normal patients who neither trained nor are tested; the rate that they reach is measured on the
   tested normal ones.
 - Voxels are compared on synthetic anomalies in the tested normal images, of a family that no training saw; and on what
-  rules draw into the tested diseased ones (`bundle.evaluation.drawn`).
+  rules draw into the tested diseased ones (`bundle.synthesis.drawn`).
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from ..oct_cases import DUKE, NORMAL
 from ..report.figures import save_images
 from ..scoring.calibration import Calibration
 from ..scoring.findings import case_score
-from ..transforms.anomalies import RandSyntheticAnomaly
-from .drawn import RULES, drawn_volume
+from ..synthesis.anomalies import RandSyntheticAnomaly
+from ..synthesis.drawn import RULES, drawn_volume
 from .image_tables import write_images, write_tables
 from .metrics import Pooled
 from .protocol import RATES
@@ -271,7 +271,7 @@ def _kept(normal: Sequence[dict], name: str, calibrated: Callable) -> dict[str, 
 
 
 def _drawn_auprc(scored: Sequence[dict], name: str) -> dict[str, float]:
-    """Pooled over the organ of diseased images: what the rules of `bundle.evaluation.drawn` find against the rest."""
+    """Pooled over the organ of diseased images: what the rules of `bundle.synthesis.drawn` find against the rest."""
     diseased = [image for image in scored if "drawn" in image]
     return {
         f"{rule}_auprc": Pooled.of(

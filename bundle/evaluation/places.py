@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from ..batch.job import Job
 from ..cases import find_scans, lesion_cases
 from ..datasets import training_cases
+from ..pipeline.job import Job
 from ..report.figures import CasePanel, save_cases
 from .metrics import Pooled
 from .patients import write_rows

@@ -6,10 +6,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..batch.job import Job
 from ..errors import FlipmapError
 from ..methods.fused import Fused, part_entry, remembers_training
 from ..modalities import DEFAULT, modality_of
+from ..pipeline.job import Job
 from ..scoring.calibration import UNCALIBRATED
 
 __all__ = ["load_rows", "seen_methods"]

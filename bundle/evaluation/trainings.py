@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from monai.bundle import ConfigParser
 
-from .. import bundle_root
 from ..errors import WeightsError
 from ..io.files import whole_file
 from ..methods.intensity import Intensity
 from ..modalities import DEFAULT, modality_of
+from ..paths import bundle_root
 from ..scoring.calibration import read_calibration
 from .calibrate import calibrate
 from .metrics import Pooled

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import __version__
 from ..errors import ScanError
+from ..paths import __version__
 from .dicom import DicomSeries
 from .files import whole_file
 

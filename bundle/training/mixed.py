@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from .seeded import SeededDataset
+from ..synthesis.seeded import SeededDataset
 
 __all__ = ["MixedSlices"]
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from ..errors import DatasetError, ScanError, cause_of
+from ..synthesis.seeded import SeededDataset
 from ..transforms.recognise import CONTRASTS, brain_voxels, intensity_profile
-from .seeded import SeededDataset
 
 __all__ = ["BrainProfiles"]
 

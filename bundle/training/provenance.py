@@ -13,8 +13,8 @@ from pathlib import Path
 from ignite.distributed import one_rank_only
 from ignite.engine import Engine, Events
 
-from .. import __version__, bundle_root
 from ..io.files import whole_file
+from ..paths import __version__, bundle_root
 from ..scoring.calibration import weights_hash
 
 __all__ = ["PROVENANCE", "Provenance", "read_provenance", "write_provenance"]

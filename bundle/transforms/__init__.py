@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""MONAI transforms: preparation of scans, augmentation, synthetic anomalies."""
+"""MONAI transforms that come before a method: from the scan to the grid of the model."""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which contrast a scan of a brain has, told from its intensities by a small network.
 
-What tells contrasts apart is which tissue is the brighter one. Cortex lies beneath the surface of the brain, white matter
-deeper, fluid at the surface and in the middle; so the network is given how intensities are spread at each depth.
+What tells contrasts apart is which tissue is the brighter one. Cortex lies beneath the surface of the brain, white
+matter deeper, fluid at the surface and in the middle; so the network is given how intensities are spread at each depth.
 """
 
 from __future__ import annotations

@@ -19,10 +19,10 @@ import numpy as np
 import pydicom
 import pytest
 
-from bundle.batch.job import Job
 from bundle.batch.plan import DICOM_OUTPUTS, OUTPUTS, SIDECAR, plan_cases
 from bundle.batch.run import run_batch
 from bundle.cases import find_scans
+from bundle.pipeline.job import Job
 from bundle.transforms.brain import BrainMaskd
 from tests.conftest import ROOT, data_folder
 from tests.test_batch import files, rows

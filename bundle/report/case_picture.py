@@ -13,8 +13,8 @@ from PIL import Image
 from scipy import ndimage
 
 from ..io.files import whole_file
-from ..report.figures import MAP_TOP
 from ..transforms.mri import to_axial
+from .figures import MAP_TOP
 
 __all__ = ["chosen_slices", "save_case_picture"]
 

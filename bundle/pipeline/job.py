@@ -16,9 +16,9 @@ from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from monai.transforms import Compose, apply_transform
 
-from .. import __version__, bundle_root
 from ..arguments import check_settings
 from ..modalities import Modality, modality_of
+from ..paths import __version__, bundle_root
 from ..scoring.calibration import RAW_UNITS, UNITS, is_uncalibrated, read_calibration
 from ..threads import ARITHMETIC, limit_threads
 
@@ -32,7 +32,7 @@ BESIDE_THE_POINT = {
     *("dataset", "dataloader", "handlers", "evaluator", "initialize", "run"),
     *("weights", "brain_weights", "calibrated_weights", "calibration", "tables"),
 }
-WRITERS = "bundle.batch.save."  # transforms that write files; a job leaves that to who asks it
+WRITERS = "bundle.pipeline.save."  # transforms that write files; a job leaves that to who asks it
 
 
 class Job:
