@@ -97,7 +97,7 @@ class Arithmetic:
             return
         ticket, owner = object(), _OWNER.get()
         clock = owner if isinstance(owner, Waiting) else None
-        with self._turn, _counted(clock.wait if clock else None):
+        with self._turn, _count(clock.wait if clock else None):
             self._turn.wait_for(lambda: len(self._computing) < self.threads)
             if clock and clock.given_up:
                 raise GivenUp
@@ -107,7 +107,7 @@ class Arithmetic:
         before, self._mine.depth = _torch_threads() if first else torch.get_num_threads(), 1
         torch.set_num_threads(1)  # of this thread, and of those that begin meanwhile
         try:
-            with _counted(clock.compute if clock else None):
+            with _count(clock.compute if clock else None):
                 yield
         finally:
             torch.set_num_threads(before)
@@ -138,7 +138,7 @@ class Arithmetic:
 
 
 @contextmanager
-def _counted(count: Callable[[int], None] | None) -> Iterator[None]:
+def _count(count: Callable[[int], None] | None) -> Iterator[None]:
     """One more in the block, one less after it."""
     if count:
         count(1)

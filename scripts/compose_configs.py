@@ -31,8 +31,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="write nothing; say which are not current")
     check = parser.parse_args().check
-    stale = [path for path, text in composed() if not path.is_file() or path.read_text() != text]
-    for path, text in composed():
+    stale = [path for path, text in compose() if not path.is_file() or path.read_text() != text]
+    for path, text in compose():
         if path in stale and not check:
             with whole_file(path) as temporary:
                 temporary.write_text(text)
@@ -41,13 +41,13 @@ def main() -> None:
     sys.exit(bool(check and stale))
 
 
-def composed() -> Iterator[tuple[Path, str]]:
+def compose() -> Iterator[tuple[Path, str]]:
     """Each config that is made, and what it is to hold."""
     for recipe in sorted((CONFIGS / "recipes").glob("*.json")):
-        yield CONFIGS / recipe.name, written(in_order(merged(recipe))) + "\n"
+        yield CONFIGS / recipe.name, to_json(in_order(merge(recipe))) + "\n"
 
 
-def merged(recipe: Path) -> dict:
+def merge(recipe: Path) -> dict:
     """The parts of a recipe, and what it says itself."""
     own = json.loads(recipe.read_text())
     files = [CONFIGS / "parts" / f"{name}.json" for name in own[PARTS]]
@@ -59,14 +59,14 @@ def merged(recipe: Path) -> dict:
         for key, value in (pair for file in (*files, recipe) for pair in json.loads(file.read_text()).items()):
             place = parser if key.partition("#")[0] in config else config
             place[key] = value
-    return listed({key: value for key, value in config.items() if key not in (PARTS, OVER)})
+    return as_lists({key: value for key, value in config.items() if key not in (PARTS, OVER)})
 
 
-def listed(config: Any) -> Any:
+def as_lists(config: Any) -> Any:
     """The same with a list in the place of named handlers."""
     if not isinstance(config, dict):
         return config
-    inner = {key: listed(value) for key, value in config.items()}
+    inner = {key: as_lists(value) for key, value in config.items()}
     return {key: [*one.values()] if key == HANDLERS and isinstance(one, dict) else one for key, one in inner.items()}
 
 
@@ -79,7 +79,7 @@ def in_order(config: dict) -> dict:
     return {key: config[key] for key in (*first, *plain, *others, *(key for key in last if key in config))}
 
 
-def written(value: Any, indent: int = 0) -> str:
+def to_json(value: Any, indent: int = 0) -> str:
     """JSON, a component a line where it is short."""
     line = json.dumps(value, ensure_ascii=False)
     named = isinstance(value, dict) and "_target_" not in value  # components by name: a line each
@@ -88,9 +88,9 @@ def written(value: Any, indent: int = 0) -> str:
         return line
     inner = " " * (indent + 4)
     if isinstance(value, list):
-        items = [written(one, indent + 4) for one in value]
+        items = [to_json(one, indent + 4) for one in value]
         return "[\n" + ",\n".join(inner + one for one in items) + "\n" + " " * indent + "]"
-    items = [f"{json.dumps(key)}: {written(one, indent + 4)}" for key, one in value.items()]
+    items = [f"{json.dumps(key)}: {to_json(one, indent + 4)}" for key, one in value.items()]
     return "{\n" + ",\n".join(inner + one for one in items) + "\n" + " " * indent + "}"
 
 

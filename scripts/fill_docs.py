@@ -50,7 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="write nothing; say which pages are not current")
     check = parser.parse_args().check
-    pages = {Path(bundle_root()) / name: filled(Path(bundle_root()) / name) for name in PAGES}
+    pages = {Path(bundle_root()) / name: fill(Path(bundle_root()) / name) for name in PAGES}
     stale = [path for path, text in pages.items() if path.read_text(encoding="utf-8") != text]
     for path in [] if check else stale:
         with whole_file(path) as temporary:
@@ -60,7 +60,7 @@ def main() -> None:
     sys.exit(bool(check and stale))
 
 
-def filled(page: Path) -> str:
+def fill(page: Path) -> str:
     """The page with the tables as they are now."""
     return MARKED.sub(lambda m: m[1] + TABLES[m[2]]().strip() + m[3], page.read_text(encoding="utf-8"))
 

@@ -15,7 +15,7 @@ from bundle.scoring.calibration import weights_hash
 from bundle.training.provenance import read_provenance, write_provenance
 
 
-def halved(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def halve(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """In 16 bits; what two names share stays shared, and is stored once."""
     known: dict[tuple, torch.Tensor] = {}
     for value in state.values():
@@ -38,7 +38,7 @@ def main() -> None:
         state = torch.load(file, map_location="cpu", weights_only=True)
         joined |= {f"{name}.{key}": value for key, value in state.items()}
     if arguments.half:
-        joined = halved(joined)
+        joined = halve(joined)
     with whole_file(arguments.path) as temporary:
         torch.save(joined, temporary)
     files = {"": arguments.base, **parts}

@@ -16,7 +16,7 @@ from matplotlib.patches import Patch
 from bundle.io.nifti import scan_from_array
 from bundle.pipeline.job import Job
 from bundle.report.figures import MAP_TOP
-from bundle.scoring.shown import BANDS, in_bands
+from bundle.scoring.display import BANDS, in_bands
 from bundle.synthesis.sample import synthetic_head
 
 COLOURS = ("#f7d13d", "#ed6925", "#781c6d")

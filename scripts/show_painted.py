@@ -4,7 +4,7 @@
     python scripts/show_painted.py ds002748/sub-22/anat/sub-22_T1w.nii.gz docs/head.png
 
 The T1w scan of a healthy person is painted like FLAIR (`bundle.synthesis.painted_t1w`), lesions are planted into its
-deep tissue (`bundle.synthesis.planted`), and the main job maps what came out.
+deep tissue (`bundle.synthesis.planting`), and the main job maps what came out.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from bundle.io.nifti import read_scan, scan_from_array
 from bundle.pipeline.job import Job
 from bundle.report.figures import save_map_picture
 from bundle.synthesis.painted_t1w import RandPaintT1wd
-from bundle.synthesis.planted import plant_lesions
+from bundle.synthesis.planting import plant_lesions
 from bundle.transforms.brain import BrainMaskd
 from bundle.transforms.mri import to_axial
 

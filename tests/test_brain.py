@@ -16,7 +16,7 @@ from bundle.synthesis.sample import HEAD_MM, synthetic_head
 from bundle.transforms.brain import BrainMaskd, _possible, normalise
 from bundle.transforms.head import head_mask
 from bundle.transforms.mri import to_axial
-from bundle.transforms.stripped import is_stripped, skull_ratio
+from bundle.transforms.skull_stripping import is_stripped, skull_ratio
 from tests.conftest import ROOT, data_folder
 
 

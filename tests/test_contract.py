@@ -17,7 +17,7 @@ from monai.utils import set_determinism
 import bundle
 from bundle.networks.weights import load_weights
 from bundle.scoring.calibration import read_calibration, weights_hash
-from scripts.compose_configs import composed
+from scripts.compose_configs import compose
 from scripts.fill_docs import PAGES, TABLES, filled
 from tests.conftest import ROOT
 
@@ -130,7 +130,7 @@ def test_one_preprocessing_everywhere():
 
 def test_configs_are_made_from_their_parts():
     """What people run is what `make configs` writes from configs/recipes and configs/parts."""
-    made = dict(composed())
+    made = dict(compose())
     assert len(made) >= 10
     for path, text in made.items():
         assert path.read_text() == text, f"{path.name} is not current: run make configs"

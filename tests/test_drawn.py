@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from bundle.synthesis.drawn import RULES, drawn, drawn_volume
+from bundle.synthesis.drawing import RULES, drawn, drawn_volume
 from tests.oct_files import UM, bscan
 from tests.test_oct_job import with_fluid
 

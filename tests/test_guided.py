@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from bundle.scoring.guided import FLOOR, NOISE, guided_filter, sharpened
+from bundle.scoring.guided_filter import FLOOR, NOISE, guided_filter, sharpen
 
 
 def test_against_the_fit_in_every_window():
@@ -37,7 +37,7 @@ def lesion():
 
 def test_the_edge_comes_from_the_scan(lesion):
     scan, score, inside = lesion
-    map_ = sharpened(score, scan, 4)
+    map_ = sharpen(score, scan, 4)
     near = torch.nn.functional.max_pool2d(inside.float(), 5, stride=1, padding=2).bool() & ~inside
     assert score[near].max() > score[inside].min(), "the score spills over the edge"
     assert map_[inside].min() > 1.4 * map_[near].max()
@@ -45,12 +45,12 @@ def test_the_edge_comes_from_the_scan(lesion):
 
 def test_where_the_scan_shows_nothing_the_map_is_only_smoothed(lesion):
     _, score, _ = lesion
-    flat = sharpened(score, torch.full_like(score, 0.4), 2)
+    flat = sharpen(score, torch.full_like(score, 0.4), 2)
     assert flat.max() <= torch.log1p(score / FLOOR).max() + 1e-5
     torch.testing.assert_close(flat, guided_filter(torch.log1p(score / FLOOR), torch.zeros_like(score), 2))
-    assert not sharpened(torch.zeros_like(score), score, 4).any(), "nothing stays nothing"
+    assert not sharpen(torch.zeros_like(score), score, 4).any(), "nothing stays nothing"
 
 
 def test_many_contrasts_are_one_guide(lesion):
     scan, score, _ = lesion
-    torch.testing.assert_close(sharpened(score, scan.expand(-1, 4, -1, -1), 3), sharpened(score, scan, 3))
+    torch.testing.assert_close(sharpen(score, scan.expand(-1, 4, -1, -1), 3), sharpen(score, scan, 3))

@@ -19,7 +19,7 @@ from bundle.synthesis.lesions import (
 from bundle.synthesis.painted_labels import RandPaintLabelsd
 from bundle.synthesis.scanner import RandMarginsd
 from bundle.training.inferers import LesionLoss, SliceScore
-from bundle.training.mixed import MixedSlices
+from bundle.training.mixed_slices import MixedSlices
 from bundle.training.slices import SliceDataset
 from bundle.transforms.brain_depth import DEPTH
 

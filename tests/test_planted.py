@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from bundle.synthesis.planted import plant_lesions
+from bundle.synthesis.planting import plant_lesions
 
 SPACING = (1.0, 1.0, 5.0)
 

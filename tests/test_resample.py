@@ -7,7 +7,7 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import SpatialResample
 
-from bundle.transforms.resample import resampled
+from bundle.transforms.resample import resample
 
 VALUES = torch.rand((2, 13, 11, 6), generator=torch.Generator().manual_seed(0))
 
@@ -24,17 +24,17 @@ def test_as_monai_does_it(to_voxel, beyond):
     shape = (20, 9, 8)
     monai = SpatialResample(mode="bilinear", padding_mode=beyond, align_corners=False, dtype=torch.float64)
     expected = monai(MetaTensor(VALUES), dst_affine=torch.from_numpy(to_voxel), spatial_size=shape)
-    found = resampled(VALUES, to_voxel, shape, beyond)
+    found = resample(VALUES, to_voxel, shape, beyond)
     assert found.shape == (2, *shape)
     torch.testing.assert_close(found, expected.as_tensor().float(), atol=1e-5, rtol=0)
 
 
 def test_the_same_grid_is_not_touched():
-    assert torch.equal(resampled(VALUES, np.eye(4), VALUES.shape[1:]), VALUES)
+    assert torch.equal(resample(VALUES, np.eye(4), VALUES.shape[1:]), VALUES)
 
 
 def test_a_mirrored_axis():
-    found = resampled(VALUES, scaled((-1, 1, 1), (12, 0, 0)), VALUES.shape[1:])
+    found = resample(VALUES, scaled((-1, 1, 1), (12, 0, 0)), VALUES.shape[1:])
     torch.testing.assert_close(found, VALUES.flip(1))
 
 
@@ -42,4 +42,4 @@ def test_turned_grids_are_refused():
     turned = np.eye(4)
     turned[:2, :2] = [[0.8, -0.6], [0.6, 0.8]]
     with pytest.raises(ValueError, match="share their axes"):
-        resampled(VALUES, turned, VALUES.shape[1:])
+        resample(VALUES, turned, VALUES.shape[1:])

@@ -20,7 +20,7 @@ from bundle.scoring.calibration import (
     weights_hash,
     write_calibration,
 )
-from bundle.scoring.described import described
+from bundle.scoring.description import describe
 from bundle.transforms.mri import ScaleHeadIntensityd
 
 RNG = np.random.RandomState(0)
@@ -139,7 +139,7 @@ def test_a_broken_table_is_an_error_and_no_nan(tmp_path, entry, reason):
 
 
 def test_a_calibration_is_refused_for_other_settings(tmp_path):
-    made = described(preprocessing=[ScaleHeadIntensityd("image", spread=0.1)], inferer=Intensity(smoothing=2.0))
+    made = describe(preprocessing=[ScaleHeadIntensityd("image", spread=0.1)], inferer=Intensity(smoothing=2.0))
     write_calibration(tmp_path / "c.json", "one", Calibration.fit([HEALTHY], made_with=made))
     same = {"preprocessing": [ScaleHeadIntensityd("other", spread=0.1)], "inferer": Intensity(smoothing=2.0)}
     Calibrated("pred", tmp_path / "c.json", "one", parts=same)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from bundle.scoring.shown import BANDS, SHOWN, ShownAsd, in_bands
+from bundle.scoring.display import BANDS, SHOWN, ShowAsd, in_bands
 
 VALUES = np.array([0, 1.9, 2, 2.9, 3, 3.9, 4, 9], np.float32).reshape(1, 2, 2, 2)
 
@@ -33,15 +33,15 @@ def test_bands_are_a_decade_of_the_tail_apart():
     ],
 )
 def test_auto_goes_by_the_type_that_is_asked_for(request_, what):
-    shown = ShownAsd("pred", SHOWN)(case(**request_))["pred"].numpy()
+    shown = ShowAsd("pred", SHOWN)(case(**request_))["pred"].numpy()
     np.testing.assert_array_equal(shown, VALUES if what == "map" else in_bands(VALUES, 2.0))
 
 
 def test_what_is_named_is_given_whatever_the_type():
     for show, expected in {"map": VALUES, "mask": VALUES >= 2, "bands": in_bands(VALUES, 2.5)}.items():
-        shown = ShownAsd("pred", show, threshold=2.5)(case(result_dtype="uint16"))
+        shown = ShowAsd("pred", show, threshold=2.5)(case(result_dtype="uint16"))
         np.testing.assert_array_equal(shown["pred"].numpy(), expected)
         assert isinstance(shown["pred"], MetaTensor)
         assert shown["result"] == {"case_score": 1.0}
     with pytest.raises(ValueError, match="auto, map, mask, bands"):
-        ShownAsd("pred", "everything")
+        ShowAsd("pred", "everything")

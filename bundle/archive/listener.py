@@ -120,9 +120,9 @@ class Listener:
             node.add_supported_context(str(context.abstract_syntax), _syntaxes())
         node.add_supported_context(Verification)
         handlers: list[Any] = [
-            (evt.EVT_REQUESTED, self._asked),
-            (evt.EVT_C_STORE, self._stored),
-            (evt.EVT_C_ECHO, self._echoed),
+            (evt.EVT_REQUESTED, self._on_request),
+            (evt.EVT_C_STORE, self._on_store),
+            (evt.EVT_C_ECHO, self._on_echo),
             (evt.EVT_ABORTED, self._broken_off),
             (evt.EVT_CONN_CLOSE, self._broken_off),
         ]
@@ -133,7 +133,7 @@ class Listener:
                 f"port {self.address[1]}", f"cannot be had ({error.strerror})", "Give another"
             ) from error
         self.port = self._server.socket.getsockname()[1]
-        for work in (self._map_what_is_complete, self._send_what_is_mapped):
+        for work in (self._map_what_is_complete, self._send_results):
             thread = threading.Thread(target=self._over_and_over, args=(work,), name=work.__name__, daemon=True)
             thread.start()
             self._threads.append(thread)
@@ -149,7 +149,7 @@ class Listener:
 
     # Taking in
 
-    def _asked(self, event: Any) -> None:
+    def _on_request(self, event: Any) -> None:
         asker = event.assoc.requestor
         # Before the negotiation, which sets the title from the same primitive.
         title = str(asker.primitive.calling_ae_title).strip()
@@ -159,10 +159,10 @@ class Listener:
             event.assoc.kill()
 
     @staticmethod
-    def _echoed(event: Any) -> int:
+    def _on_echo(event: Any) -> int:
         return SUCCESS
 
-    def _stored(self, event: Any) -> int:
+    def _on_store(self, event: Any) -> int:
         try:
             dataset = event.dataset
             series, instance = str(dataset.SeriesInstanceUID), str(dataset.SOPInstanceUID)
@@ -229,7 +229,7 @@ class Listener:
 
     # Sending
 
-    def _send_what_is_mapped(self) -> None:
+    def _send_results(self) -> None:
         left = False
         for folder in self.spool.series("results"):
             if self._ending.is_set():

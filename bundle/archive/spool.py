@@ -94,14 +94,14 @@ class Spool:
 
     def series(self, state: str) -> list[Path]:
         """Folders in a state, the oldest first."""
-        return sorted((path for path in (self.root / state).iterdir() if path.is_dir()), key=_changed)
+        return sorted((path for path in (self.root / state).iterdir() if path.is_dir()), key=_change)
 
     def complete(self, quiet: float) -> list[Path]:
         """Series that nothing has come for in so many seconds are ready; their new folders."""
         moved = []
         for folder in self.series("incoming"):
             with self._changing:
-                if any(folder.glob("*.dcm")) and time.time() - _changed(folder) >= quiet:
+                if any(folder.glob("*.dcm")) and time.time() - _change(folder) >= quiet:
                     moved.append(self._move(folder, "ready"))
         return moved
 
@@ -144,7 +144,7 @@ class Spool:
         """Remove series that have been done for so many seconds."""
         with self._changing:
             for folder in self.series("done"):
-                if time.time() - _changed(folder) >= keep:
+                if time.time() - _change(folder) >= keep:
                     shutil.rmtree(folder)
 
     def status(self) -> dict[str, object]:
@@ -199,7 +199,7 @@ def _replace(source: Path, target: Path) -> None:
     os.rename(source, target)
 
 
-def _changed(folder: Path) -> float:
+def _change(folder: Path) -> float:
     with suppress(FileNotFoundError):
         return folder.stat().st_mtime
     return 0.0

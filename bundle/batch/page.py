@@ -88,7 +88,7 @@ def write_page(
     groups["done"].sort(key=lambda row: (-row["case_score"], row["name"]))
     for number, row in enumerate(groups["done"]):
         row |= {"volumes": None, **_contents(by_name[row["name"]], output, embedded=number < EMBEDDED)}
-    for row in _viewed(groups["done"], viewed):
+    for row in _choose_viewed(groups["done"], viewed):
         case = by_name[row["name"]]
         if read is None:
             break
@@ -126,7 +126,7 @@ def _source(picture: Path, embedded: bool, output: Path) -> str:
     return quote(picture.relative_to(output).as_posix())
 
 
-def _viewed(done: Sequence[dict], asked: Sequence[str]) -> list[dict]:
+def _choose_viewed(done: Sequence[dict], asked: Sequence[str]) -> list[dict]:
     """Rows of the cases that were asked for, by name or as the first so many."""
     first = max((int(one) for one in asked if one.isdigit()), default=0)
     return [row for number, row in enumerate(done) if number < first or row["name"] in asked]

@@ -48,7 +48,7 @@ def run_case(job: Job, case: PlannedCase, output: Path, timeout: float | None = 
     records: list[Record] = []
     errors: list[FlipmapError] = []
     stages = _stages(job, output, jobs=1)
-    run_stages([case], stages, lambda _, record: records.append(record), _explained(errors, timeout), timeout)
+    run_stages([case], stages, lambda _, record: records.append(record), _failure_errors(errors, timeout), timeout)
     if errors:
         raise errors[0]
     return records[0]
@@ -103,10 +103,8 @@ def run_batch(
                 claims.release(case.name)
                 note(record)
 
-            failed = _noting(ended, output, timeout)
-            run_stages(
-                todo, _stages(job, output, jobs, _taking(claims, job, output, overwrite)), ended, failed, timeout
-            )
+            failed = _failure_notes(ended, output, timeout)
+            run_stages(todo, _stages(job, output, jobs, _taker(claims, job, output, overwrite)), ended, failed, timeout)
         finally:
             over = [Record(name, "skipped", reason=why) for name, why in (skipped or {}).items()]
             facts = Facts.of(job)
@@ -121,7 +119,7 @@ class _Done(Exception):
     """Another run has done a case meanwhile."""
 
 
-def _taking(claims: Claims, job: Job, output: Path, overwrite: bool) -> Callable[[PlannedCase], None]:
+def _taker(claims: Claims, job: Job, output: Path, overwrite: bool) -> Callable[[PlannedCase], None]:
     def take(case: PlannedCase) -> None:
         claims.take(case.name)
         if not overwrite and is_done(case, output, job.fingerprint):
@@ -156,7 +154,7 @@ def _stages(job: Job, output: Path, jobs: int, take: Callable[[PlannedCase], Non
     ]
 
 
-def _noting(
+def _failure_notes(
     ended: Callable[[PlannedCase, Record], None], output: Path, timeout: float | None
 ) -> Callable[[PlannedCase, Exception], None]:
     def failed(case: PlannedCase, error: Exception) -> None:
@@ -165,12 +163,12 @@ def _noting(
         elif isinstance(error, Elsewhere):
             ended(case, Record(case.name, "skipped", reason=f"another run works on it ({error.run})"))
         else:
-            ended(case, _failed(case, _too_long(case, error, timeout)))
+            ended(case, _failure(case, _too_long(case, error, timeout)))
 
     return failed
 
 
-def _explained(errors: list[FlipmapError], timeout: float | None) -> Callable[[PlannedCase, Exception], None]:
+def _failure_errors(errors: list[FlipmapError], timeout: float | None) -> Callable[[PlannedCase, Exception], None]:
     def failed(case: PlannedCase, error: Exception) -> None:
         errors.append(explain(_too_long(case, error, timeout), {"name": case.name, "image": case.where}))
 
@@ -257,7 +255,7 @@ def _write_dicom(job: Job, case: PlannedCase, item: dict, output: Path) -> None:
     write_segmentation(case.path(output, DICOM_OUTPUTS["mask"]), mask, series, method, made_from)
 
 
-def _failed(case: PlannedCase, error: Exception) -> Record:
+def _failure(case: PlannedCase, error: Exception) -> Record:
     cause: FlipmapError = explain(error, {"name": case.name, "image": case.where})
     where = case.where if isinstance(case.inputs["image"], DicomSeries) else cause.where
     return Record(case.name, "failed", reason=f"{where}: {cause.reason}", remedy=cause.remedy)

@@ -56,7 +56,7 @@ BUSY = "while True: pass"
 ROUNDS, SCANS = 3, 12
 
 
-def measured(command: list[str], threads: int, root: Path | None = None) -> tuple[str, float, float]:
+def measure(command: list[str], threads: int, root: Path | None = None) -> tuple[str, float, float]:
     """Output, wall seconds and peak MiB of a command; of the package in ``root``, started there, if it is given."""
     start = time.perf_counter()
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), **({"PYTHONPATH": str(root)} if root else {})}
@@ -84,7 +84,7 @@ def main_job(threads: int, method: str | None = None) -> tuple[float, float]:
         write_map(Path(folder) / "in" / "scan.nii.gz", scan, affine, np.int16)
         command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(config_files(method)),
                    "--dataset_dir", f"{folder}/in", "--output_dir", f"{folder}/out"]  # fmt: skip
-        return measured(command, threads)[1:]
+        return measure(command, threads)[1:]
 
 
 def under_load(path: Path, threads: int, before: Path | None) -> None:
@@ -121,14 +121,14 @@ def run_beside(busy: int, root: Path, folder: Path, threads: int) -> float:
     command += ["--dataset_dir", str(folder / "in"), "--output_dir", str(folder / "out")]
     others = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(busy)]
     try:
-        return measured(command, threads, root)[1]
+        return measure(command, threads, root)[1]
     finally:
         for other in others:
             other.kill()
             other.wait()
 
 
-def prepared() -> tuple[Any, Any, Any]:
+def prepare_scan() -> tuple[Any, Any, Any]:
     """Network, a volume (1, 1, 128, 128, 24) on the model's grid, and the config."""
     import torch
     from monai.bundle import ConfigParser
@@ -147,7 +147,7 @@ def one_way(name: str) -> float:
 
     module, kind, arguments, count = WAYS[name]
     method = getattr(importlib.import_module(f"bundle.methods.{module}"), kind)(**arguments)
-    network, volume, _ = prepared()
+    network, volume, _ = prepare_scan()
     part = volume[..., 8 : 8 + count] if count < SLICES else volume
     method(part[..., :1], network)
     start = time.perf_counter()
@@ -164,7 +164,7 @@ def passes(method: str | None) -> tuple[float, float]:
     from ..pipeline.job import Job
 
     job = Job(config_files(method))
-    _, volume, _ = prepared()
+    _, volume, _ = prepare_scan()
     calls: list[tuple[torch.nn.Module, int]] = []
     for module in job.network.modules():
         if isinstance(module, (DiffusionModelUNet, Decoder, Encoder)):
@@ -183,7 +183,7 @@ def costs(path: Path, threads: int) -> None:
         writer.writerow(["method", "seconds", "peak_mib", "passes_a_slice", "weights_mb"])
         for method in (None, *method_names()):
             seconds, peak = main_job(threads, method)
-            output, _, _ = measured([*SELF, "--passes", method or "default"], threads)
+            output, _, _ = measure([*SELF, "--passes", method or "default"], threads)
             count, size = (float(v) for v in output.split()[-2:])
             row = [method or "default", f"{seconds:.1f}", f"{peak:.0f}", f"{count:.1f}", f"{size:.1f}"]
             writer.writerow(row)
@@ -196,7 +196,7 @@ def compare_precisions() -> None:
 
     from ..scoring.calibration import read_calibration
 
-    network, volume, parser = prepared()
+    network, volume, parser = prepare_scan()
     calibration = read_calibration(parser.get_parsed_content("calibration"), parser["method"])
 
     def calibrated(precision: str, device: str) -> np.ndarray:
@@ -244,7 +244,7 @@ def run(options: argparse.Namespace) -> None:
     print(f"{seconds:.1f} s, {peak:.0f} MiB", flush=True)
     rates = []
     for name in WAYS:
-        output, _, peak = measured([*SELF, "--way", name], options.threads)
+        output, _, peak = measure([*SELF, "--way", name], options.threads)
         rates.append(float(output.split()[-1]))
         print(f"{name}: {rates[-1]:.4f} s a slice, {peak:.0f} MiB", flush=True)
     print(f"one pass is {rates[-1] / rates[0]:.0f} times as fast as 200 steps one slice at a time")

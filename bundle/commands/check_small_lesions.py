@@ -5,7 +5,7 @@
 
 Writes ``small_lesions.csv``: average precision over the head of the slices that may hold lesions, map masked, for the
 intensity, structured flips and the default. Lesions are 3 to 11 mm wide, add 20 to 80 % of the brain's median, and lie
-beneath the cortex (`bundle.synthesis.planted`). No label takes part but to leave slices with tumour out.
+beneath the cortex (`bundle.synthesis.planting`). No label takes part but to leave slices with tumour out.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ..evaluation.scores import Prepared, prepare, score_case
 from ..io.nifti import read_scan, write_map
 from ..methods.intensity import Intensity
 from ..paths import bundle_root
-from ..synthesis.planted import plant_lesions
+from ..synthesis.planting import plant_lesions
 from ..transforms.mri import to_axial
 
 __all__ = ["add_arguments", "run"]
@@ -38,7 +38,7 @@ SPLIT = CONFIGS / "splits" / "lgg_flair.json"
 FLIPS = "structured_flips"
 
 
-def planted(case: dict, preprocessing: Callable, seed: int, folder: Path) -> Prepared | None:
+def plant(case: dict, preprocessing: Callable, seed: int, folder: Path) -> Prepared | None:
     """A case with lesions in its healthy slices, which alone count, prepared like any scan; None where none fits."""
     known, scan = prepare(case, preprocessing), to_axial(read_scan(case["image"]))
     spacing = [float(s) for s in scan.pixdim]
@@ -53,7 +53,7 @@ def planted(case: dict, preprocessing: Callable, seed: int, folder: Path) -> Pre
     return dataclasses.replace(again, head=again.head & known.healthy[None, None], healthy=known.healthy)
 
 
-def scored(dataset_dir: str, part: str, parser: ConfigParser) -> dict[str, MethodScores]:
+def score(dataset_dir: str, part: str, parser: ConfigParser) -> dict[str, MethodScores]:
     """What is kept of each method over the patients of a part."""
     network, preprocessing, device = (parser.get_parsed_content(k) for k in ("network", "preprocessing", "device"))
     default = parser.get_parsed_content("inferer")
@@ -66,7 +66,7 @@ def scored(dataset_dir: str, part: str, parser: ConfigParser) -> dict[str, Metho
     kept = {name: MethodScores() for name in (RAW, *methods)}
     with tempfile.TemporaryDirectory() as folder:
         for seed, one in enumerate(tqdm(training_cases(dataset_dir, part, "bids_lesion", SPLIT), disable=None)):
-            case = planted(one, preprocessing, seed, Path(folder))
+            case = plant(one, preprocessing, seed, Path(folder))
             if case is None:
                 print(f"{one['name']}: no slice to plant lesions in")
                 continue
@@ -108,7 +108,7 @@ def run(options: argparse.Namespace) -> None:
     parser = ConfigParser()
     parser.read_config(CONFIGS / "inference.json")
     parser.update({"bundle_root": bundle_root()})
-    rows = [row for part in options.part for row in rows_of(part, scored(options.dataset_dir, part, parser))]
+    rows = [row for part in options.part for row in rows_of(part, score(options.dataset_dir, part, parser))]
     options.output_dir.mkdir(parents=True, exist_ok=True)
     write_rows(options.output_dir / "small_lesions.csv", rows)
     for row in rows:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How surely a stripped skull is told from a whole head (`bundle.transforms.stripped`), as volumes and as slabs.
+"""How surely a stripped skull is told from a whole head (`bundle.transforms.skull_stripping`), as volumes and as slabs.
 
     flipmap check-stripping --whole BIDS [BIDS ...] --stripped BIDS [BIDS ...]
 
@@ -18,7 +18,7 @@ from ..io.nifti import read_scan
 from ..paths import bundle_root
 from ..transforms.brain import BrainMaskd
 from ..transforms.mri import to_axial
-from ..transforms.stripped import is_stripped
+from ..transforms.skull_stripping import is_stripped
 
 __all__ = ["add_arguments", "run"]
 

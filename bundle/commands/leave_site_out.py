@@ -69,7 +69,7 @@ def train(hospital: str, dataset_dir: str, folder: Path, epochs: dict[str, int])
     ensure_calibration(weights["denoiser"], folder, dataset_dir, split)
 
 
-def scored(hospital: str, dataset_dir: str, folder: Path) -> dict[str, list[Patient]]:
+def score(hospital: str, dataset_dir: str, folder: Path) -> dict[str, list[Patient]]:
     """Maps of a run, of the test patients of the hospital that it never saw, or of all."""
     split = split_without(hospital, folder)
     cases = training_cases(dataset_dir, "test", "bids_lesion", str(split))
@@ -80,8 +80,8 @@ def report(runs: Path, dataset_dir: str, hospitals: list[str]) -> list[dict]:
     """A row a hospital, map and run, and of all hospitals together; held out, each patient's map is by the run that
     never saw the hospital.
     """
-    made = {"trained on all": scored(NOBODY, dataset_dir, runs / NOBODY)}
-    unseen = [scored(hospital, dataset_dir, runs / hospital) for hospital in hospitals]
+    made = {"trained on all": score(NOBODY, dataset_dir, runs / NOBODY)}
+    unseen = [score(hospital, dataset_dir, runs / hospital) for hospital in hospitals]
     made["hospital held out"] = {n: [p for one in unseen for p in one[n]] for n in unseen[0] if n != BASELINE}
     rows = []
     for hospital in (*hospitals, "all"):

@@ -166,7 +166,7 @@ def _run_plan(
     from ..batch.shards import FOLDER, TABLE
 
     started = time.strftime("%Y%m%dT%H%M%S")
-    with _logging(options, options.output / "logs" / f"{started}_{socket.gethostname()}_{os.getpid()}.log"):
+    with _Logs(options, options.output / "logs" / f"{started}_{socket.gethostname()}_{os.getpid()}.log"):
         bar = tqdm(total=len(plan), unit="scan", disable=True if options.quiet else None)
 
         def told(record: Record) -> None:
@@ -196,7 +196,7 @@ def _run_plan(
     return EXIT_CODES["some case failed" if failed else "all good"]
 
 
-class _logging:
+class _Logs:
     """Lines to the terminal, and all of them to a file of the run."""
 
     def __init__(self, options: argparse.Namespace, path: Path) -> None:
@@ -205,7 +205,7 @@ class _logging:
         self.terminal.setLevel(level)
         self.loggers = [logging.getLogger("flipmap"), logging.getLogger("bundle")]
 
-    def __enter__(self) -> _logging:
+    def __enter__(self) -> _Logs:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.file = logging.FileHandler(self.path, encoding="utf-8")

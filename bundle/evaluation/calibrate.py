@@ -25,7 +25,7 @@ from ..methods.fused import Fused, part_entry, remembers_training
 from ..modalities import DEFAULT, Modality, modality_of
 from ..paths import bundle_root
 from ..scoring.calibration import Calibration, weights_hash, write_calibration
-from ..scoring.described import described
+from ..scoring.description import describe
 from ..threads import limit_threads
 from .images import healthy_images
 from .protocol import RATES, run_methods
@@ -142,7 +142,7 @@ class _Calibration:
         calibration = Calibration.fit(
             voxels.scores,
             weights_hash(*self.parser.get_parsed_content("calibrated_weights")),
-            described(preprocessing=self.preprocessing, inferer=method),
+            describe(preprocessing=self.preprocessing, inferer=method),
             self.percentile,
             voxels.depths if by_depth else None,
         )

@@ -6,7 +6,7 @@
 - Thresholds come from normal patients who neither trained nor are tested; the rate that they reach is measured on the
   tested normal ones.
 - Voxels are compared on synthetic anomalies in the tested normal images, of a family that no training saw; and on what
-  rules draw into the tested diseased ones (`bundle.synthesis.drawn`).
+  rules draw into the tested diseased ones (`bundle.synthesis.drawing`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from ..report.figures import save_images
 from ..scoring.calibration import Calibration
 from ..scoring.findings import case_score
 from ..synthesis.anomalies import RandSyntheticAnomaly
-from ..synthesis.drawn import RULES, drawn_volume
+from ..synthesis.drawing import RULES, drawn_volume
 from .image_tables import write_images, write_tables
 from .metrics import Pooled
 from .protocol import RATES
@@ -58,7 +58,7 @@ def healthy_images(
 ) -> list[np.ndarray]:
     """Raw scores of the organ in normal images, an array a patient."""
     by_patient: dict[str, list[np.ndarray]] = {}
-    for image in _scored(cases, {"method": method}, network, preprocessing, device, region):
+    for image in _score(cases, {"method": method}, network, preprocessing, device, region):
         by_patient.setdefault(image["subject"], []).append(image["voxels"]["method"])
     return [np.concatenate(voxels) for voxels in by_patient.values()]
 
@@ -126,7 +126,7 @@ def benchmark_images(
         row name → figures.
     """
     parts = (network, preprocessing, device, region, scored_ml)
-    healthy, scored, others = (_scored(some, methods, *parts) for some in (healthy_cases, cases, cropped))
+    healthy, scored, others = (_score(some, methods, *parts) for some in (healthy_cases, cases, cropped))
     profiles = np.concatenate([image["thickness"] for image in healthy])
     for image in scored:
         image["score"][THICKNESS] = thickness_score(image["thickness"], profiles.mean(), profiles.std())
@@ -135,10 +135,10 @@ def benchmark_images(
         rows[name] = _against(scored, name)
         if name in methods:
             normal = [image for image in scored if image["kind"] == NORMAL]
-            rows[name] |= _reached(normal, healthy, name)
+            rows[name] |= _reached_rates(normal, healthy, name)
             for group, images in {"": normal, "_cropped": others}.items():
                 if images and shipped and name in shipped:
-                    rows[name] |= {f"{key}{group}": rate for key, rate in _kept(images, name, shipped[name]).items()}
+                    rows[name] |= {f"{key}{group}": rate for key, rate in _keep(images, name, shipped[name]).items()}
             rows[name] |= _drawn_auprc(scored, name)
             rows[name]["synthetic_auprc"] = _synthetic_auprc(scored, methods[name], network, device, region)
             rows[name]["seconds"] = float(np.mean([image["seconds"][name] for image in scored]))
@@ -149,9 +149,9 @@ def benchmark_images(
     last = list(methods)[-1]
     calibration = Calibration.fit([image["voxels"][last] for image in healthy])
     save_images(
-        output_dir / "cases.png", [_shown(image, title, last, calibration) for title, image in _chosen(scored, last)]
+        output_dir / "cases.png", [_show(image, title, last, calibration) for title, image in _choose(scored, last)]
     )
-    _save_drawn(output_dir / "drawn.png", scored)
+    _save_drawings(output_dir / "drawn.png", scored)
     write_tables(output_dir, rows, _patients(scored, next(iter(rows))))
     return rows
 
@@ -161,7 +161,7 @@ def thickness_score(profile: np.ndarray, mean: float, sd: float) -> float:
     return float(np.percentile(np.abs(profile - mean) / max(sd, 1e-9), 95))
 
 
-def _scored(
+def _score(
     cases: Sequence[dict],
     methods: Mapping[str, Inferer],
     network: torch.nn.Module,
@@ -228,19 +228,19 @@ def _against(scored: Sequence[dict], name: str, draws: int = 2000) -> dict[str, 
         figures = {"auroc": roc_auc_score, **({"ap": average_precision_score} if kind == "all" else {})}
         for metric, function in figures.items():
             values = [
-                _compared(function, rng.choice(normal, len(normal)), rng.choice(diseased, len(diseased)))
+                _compare(function, rng.choice(normal, len(normal)), rng.choice(diseased, len(diseased)))
                 for _ in range(draws)
             ]
-            row[f"{metric}_{kind}"] = _compared(function, normal, diseased)
+            row[f"{metric}_{kind}"] = _compare(function, normal, diseased)
             row[f"{metric}_{kind}_interval"] = tuple(np.percentile(values, [2.5, 97.5]))
     return row
 
 
-def _compared(function: Callable, normal: np.ndarray, diseased: np.ndarray) -> float:
+def _compare(function: Callable, normal: np.ndarray, diseased: np.ndarray) -> float:
     return float(function([0] * len(normal) + [1] * len(diseased), [*normal, *diseased]))
 
 
-def _reached(normal: Sequence[dict], healthy: Sequence[dict], name: str) -> dict[str, float]:
+def _reached_rates(normal: Sequence[dict], healthy: Sequence[dict], name: str) -> dict[str, float]:
     """False-positive rates that thresholds of other normal images reach in the tested normal ones."""
     known, tested = (np.concatenate([image["voxels"][name] for image in images]) for images in (healthy, normal))
     return {f"reached_rate_{rate:g}": float((tested >= np.quantile(known, 1 - rate)).mean()) for rate in RATES}
@@ -264,14 +264,14 @@ def _synthetic_auprc(
     return Pooled.of(scores, masks).figures()["auprc"]
 
 
-def _kept(normal: Sequence[dict], name: str, calibrated: Callable) -> dict[str, float]:
+def _keep(normal: Sequence[dict], name: str, calibrated: Callable) -> dict[str, float]:
     """False-positive rates of the values that promise `RATES`, by the shipped calibration."""
     values = calibrated(np.concatenate([image["voxels"][name] for image in normal]))
     return {f"shipped_rate_{rate:g}": float((values >= -np.log10(rate)).mean()) for rate in RATES}
 
 
 def _drawn_auprc(scored: Sequence[dict], name: str) -> dict[str, float]:
-    """Pooled over the organ of diseased images: what the rules of `bundle.synthesis.drawn` find against the rest."""
+    """Pooled over the organ of diseased images: what the rules of `bundle.synthesis.drawing` find against the rest."""
     diseased = [image for image in scored if "drawn" in image]
     return {
         f"{rule}_auprc": Pooled.of(
@@ -281,7 +281,7 @@ def _drawn_auprc(scored: Sequence[dict], name: str) -> dict[str, float]:
     }
 
 
-def _save_drawn(path: Path, scored: Sequence[dict]) -> None:
+def _save_drawings(path: Path, scored: Sequence[dict]) -> None:
     """What the rules have drawn, in every diseased image whose licence lets it be shown."""
     shown = [image for image in scored if "drawn" in image and not DUKE.search(image["name"])]
     rows = []
@@ -293,7 +293,7 @@ def _save_drawn(path: Path, scored: Sequence[dict]) -> None:
         save_images(path, rows, label=", ".join(f"{value:g}: {rule}" for rule, value in VALUES.items()))
 
 
-def _chosen(scored: Sequence[dict], name: str) -> list[tuple[str, dict]]:
+def _choose(scored: Sequence[dict], name: str) -> list[tuple[str, dict]]:
     """Of every kind the image with the median score, and the normal one with the highest: by rank, not by eye.
 
     Of images whose licence lets them be shown: that of Duke states none.
@@ -308,7 +308,7 @@ def _chosen(scored: Sequence[dict], name: str) -> list[tuple[str, dict]]:
     return chosen
 
 
-def _shown(image: dict, title: str, name: str, calibration: Calibration) -> tuple[str, np.ndarray, np.ndarray]:
+def _show(image: dict, title: str, name: str, calibration: Calibration) -> tuple[str, np.ndarray, np.ndarray]:
     """Title, image and calibrated map of the B-scan with the highest value."""
     maps = calibration(image["map"][name])
     z = int(maps.reshape(-1, maps.shape[-1]).max(0).argmax())

@@ -52,7 +52,7 @@ def benchmark_places(
     for place, where in places.items():
         pictured = where.get("pictured", False)
         cases = _cases(**{key: value for key, value in where.items() if key != "pictured"})
-        kept, panels = _scored(cases, jobs)
+        kept, panels = _score(cases, jobs)
         table += place_rows(place, kept, jobs)
         for row in table[-len(jobs) :]:
             logger.info("%s", row)
@@ -70,7 +70,7 @@ def _cases(dataset_dir: str | Path, split: str | None = None, part: str = "test"
     return lesion_cases(dataset_dir) if has_masks else find_scans(dataset_dir)
 
 
-def _scored(cases: Sequence[dict], jobs: Mapping[str, Job]) -> tuple[dict[str, MethodScores], list[CasePanel]]:
+def _score(cases: Sequence[dict], jobs: Mapping[str, Job]) -> tuple[dict[str, MethodScores], list[CasePanel]]:
     """Calibrated maps of every row, and the cases of the last row by rank."""
     first, kept = next(iter(jobs.values())), {name: MethodScores() for name in jobs}
     last, ranked = list(jobs)[-1], []

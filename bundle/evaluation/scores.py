@@ -85,7 +85,7 @@ def prepare(case: dict, preprocessing: Callable) -> Prepared:
         intensity=intensity,
         lesion=lesion,
         head=head | lesion,
-        brain=to_axial(_inverted(item["brain"], preprocessing, "brain"))[0].numpy() > 0.5,
+        brain=to_axial(_invert(item["brain"], preprocessing, "brain"))[0].numpy() > 0.5,
         healthy=head.any((0, 1)) & free_slices(lesion),
         spacing=spacing,
         depth=to_axial(inverted(item, depth, preprocessing))[0].numpy().astype(np.float16),
@@ -108,9 +108,9 @@ def inverted(item: dict, values: torch.Tensor | np.ndarray, preprocessing: Calla
     """Values (1, X, Y, Z) on the model's grid, back on the scan's own."""
     image = item["image"]
     noted = {"meta": image.meta, "applied_operations": image.applied_operations}
-    return _inverted(MetaTensor(torch.as_tensor(np.asarray(values)), **noted), preprocessing, "image")
+    return _invert(MetaTensor(torch.as_tensor(np.asarray(values)), **noted), preprocessing, "image")
 
 
-def _inverted(values: MetaTensor, preprocessing: Callable, key: str) -> MetaTensor:
+def _invert(values: MetaTensor, preprocessing: Callable, key: str) -> MetaTensor:
     """What the preprocessing did to the values of a key, undone."""
     return Invertd(key, cast(InvertibleTransform, preprocessing), nearest_interp=False)({key: values})[key]

@@ -127,7 +127,7 @@ def benchmark(
         row name → figures.
     """
     healthy = run_methods(healthy_cases, methods, network, preprocessing, device, others)
-    healthy = _with_seen(healthy, seen, network, preprocessing, device, others)
+    healthy = _with_training_patients(healthy, seen, network, preprocessing, device, others)
     kept = run_methods(cases, methods, network, preprocessing, device, others)
     known = {name: Calibration.fit(scores.healthy, percentile=percentile) for name, scores in healthy.items()}
     rows = {}
@@ -160,7 +160,7 @@ def _rows_of(seen: Seen) -> list[str]:
     return [RAW, RAW_SMOOTHED, *seen[1]]
 
 
-def _with_seen(
+def _with_training_patients(
     kept: dict[str, MethodScores],
     seen: Seen,
     network: torch.nn.Module,

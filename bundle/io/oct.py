@@ -61,7 +61,7 @@ def read_oct(path: str | Path | Sequence[str | Path], voxel_um: Sequence[float] 
         if path.suffix.lower() in PICTURES:
             return _from_pictures(path, [path], voxel_um)
         reader = VENDORS.get(path.suffix.lower(), _from_dicom)
-        bscans, found_um = _guarded(path, reader)
+        bscans, found_um = _guard(path, reader)
         return oct_scan(path, bscans, voxel_um or found_um)
     return _from_pictures(path[0], [Path(p) for p in path], voxel_um)
 
@@ -143,7 +143,7 @@ def _from_nifti(path: Path, voxel_um: Sequence[float] | None) -> MetaTensor:
     return scan
 
 
-def _guarded(path: Path, reader: Callable[[Path], tuple]) -> tuple[np.ndarray, Sequence[float] | None]:
+def _guard(path: Path, reader: Callable[[Path], tuple]) -> tuple[np.ndarray, Sequence[float] | None]:
     """What a library reads; whatever it raises on a broken file is one clear error."""
     try:
         return reader(path)

@@ -38,7 +38,7 @@ def read_fda(path: str | Path) -> tuple[np.ndarray, list[float] | None]:
     for name, chunk in _chunks(content):
         chunks.setdefault(name, chunk)
     if b"@IMG_JPEG" in chunks:
-        bscans = _compressed(chunks[b"@IMG_JPEG"])
+        bscans = _read_compressed(chunks[b"@IMG_JPEG"])
     elif b"@IMG_MOT_COMP_03" in chunks:
         bscans = _plain(chunks[b"@IMG_MOT_COMP_03"])
     else:
@@ -51,7 +51,7 @@ def _chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
     while at < len(content) and (length := content[at]):
         name = content[at + 1 : at + 1 + length]
         at += 1 + length
-        (size,) = _unpacked("<I", content, at)
+        (size,) = _unpack("<I", content, at)
         at += 4
         if at + size > len(content):
             raise ValueError(f"its chunk {name.decode('latin-1')} is cut short")
@@ -59,13 +59,13 @@ def _chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
         at += size
 
 
-def _compressed(chunk: bytes) -> np.ndarray:
+def _read_compressed(chunk: bytes) -> np.ndarray:
     """B-scans as JPEG 2000, one after the other."""
-    width, height, count = _unpacked("<3I", chunk, 9)
+    width, height, count = _unpack("<3I", chunk, 9)
     at = 25
     bscans: list[np.ndarray] = []
     while len(bscans) < count:
-        (size,) = _unpacked("<I", chunk, at)
+        (size,) = _unpack("<I", chunk, at)
         bscan = np.asarray(Image.open(io.BytesIO(chunk[at + 4 : at + 4 + size])), dtype=np.float32)
         if bscan.shape != (height, width):
             raise ValueError(f"a B-scan of shape {bscan.shape} where {(height, width)} is announced")
@@ -76,7 +76,7 @@ def _compressed(chunk: bytes) -> np.ndarray:
 
 def _plain(chunk: bytes) -> np.ndarray:
     """B-scans as 16-bit numbers, row by row."""
-    width, height, _, count = _unpacked("<4I", chunk, 1)
+    width, height, _, count = _unpack("<4I", chunk, 1)
     pixels = width * height * count
     if len(chunk) - 22 < 2 * pixels:
         raise ValueError("fewer pixels than are announced")
@@ -86,12 +86,12 @@ def _plain(chunk: bytes) -> np.ndarray:
 def _voxel_um(chunks: dict[bytes, bytes], shape: tuple[int, ...]) -> list[float] | None:
     for name, at in SIZES.items():
         if name in chunks:
-            along_mm, across_mm, row_um = _unpacked("<3d", chunks[name], at)
+            along_mm, across_mm, row_um = _unpack("<3d", chunks[name], at)
             return [1000 * along_mm / shape[2], row_um, 1000 * across_mm / shape[0]]
     return None
 
 
-def _unpacked(layout: str, content: bytes, at: int) -> tuple:
+def _unpack(layout: str, content: bytes, at: int) -> tuple:
     try:
         return struct.unpack_from(layout, content, at)
     except struct.error as error:

@@ -19,21 +19,21 @@ from ..networks.anomaly_network import AnomalyNetwork
 from ..networks.protocol import SliceNetwork
 from ..networks.weights import in_fast_layout
 from ..precision import autocast
-from ..scoring.guided import sharpened
+from ..scoring.guided_filter import sharpen
 from ..threads import ARITHMETIC
 
-__all__ = ["SliceMethod", "smoothed_across", "something"]
+__all__ = ["SliceMethod", "nonzero", "smooth_across"]
 
 #: The network that a method asks; MONAI's Inferer says "any callable", which says less.
 Network = TypeVar("Network", bound=SliceNetwork)
 
 
-def smoothed_across(scores: np.ndarray, sigma: float) -> np.ndarray:
+def smooth_across(scores: np.ndarray, sigma: float) -> np.ndarray:
     """Scores (…, Z) smoothed by a Gaussian across their slices; ``sigma`` in slices, 0 leaves them as they are."""
     return ndimage.gaussian_filter1d(scores, sigma, axis=-1, mode="nearest") if sigma else scores
 
 
-def something(volumes: torch.Tensor, channels: int) -> torch.Tensor:
+def nonzero(volumes: torch.Tensor, channels: int) -> torch.Tensor:
     """Where a voxel is above zero in any channel; ``channels`` is their dimension, of which 1 is left."""
     # Not amax: over the single channel that scans have it takes ten times as long.
     return functools.reduce(torch.maximum, volumes.split(1, channels)) > 0
@@ -53,7 +53,7 @@ class SliceMethod(Inferer, Generic[Network]):
             networks that learned on a coarser grid. The score comes back to the model's grid linearly.
         smoothing: sigma of an in-plane Gaussian over the score, voxels that are scored; 0 for none.
         sharpening: radius of the windows in which the score follows the scan's own edges
-            (`bundle.scoring.guided.sharpened`), voxels that are scored; 0 for none. After the Gaussian.
+            (`bundle.scoring.guided_filter.sharpen`), voxels that are scored; 0 for none. After the Gaussian.
         across: sigma of a Gaussian across slices, in slices; 0 for none. Lesions go on from slice to slice, noise does
             not.
         precision: see `bundle.precision.autocast`.
@@ -102,12 +102,12 @@ class SliceMethod(Inferer, Generic[Network]):
         with torch.autocast(slices.device.type, enabled=False):
             return network.encode(slices.float())
 
-    def finished(self, scores: torch.Tensor, slices: torch.Tensor) -> torch.Tensor:
+    def finish(self, scores: torch.Tensor, slices: torch.Tensor) -> torch.Tensor:
         """Scores (N, 1, H, W) of slices (N, C, H, W), smoothed and sharpened in plane as the settings say."""
         if self.smoothing:
             sigma = (0, 0, *[self.smoothing * self.coarsen] * 2)
             scores = torch.from_numpy(ndimage.gaussian_filter(scores.cpu().numpy(), sigma)).to(scores.device)
-        return sharpened(scores, slices, self.sharpening * self.coarsen) if self.sharpening else scores
+        return sharpen(scores, slices, self.sharpening * self.coarsen) if self.sharpening else scores
 
     def __call__(self, inputs: torch.Tensor, network: Network, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Map volumes.
@@ -144,10 +144,10 @@ class SliceMethod(Inferer, Generic[Network]):
             if self.coarsen > 1:
                 score = F.interpolate(score, scale_factor=float(self.coarsen), mode="bilinear", align_corners=False)
             height, width = slices.shape[2:]
-            return self.finished(score[..., :height, :width], batch[0][..., :height, :width])
+            return self.finish(score[..., :height, :width], batch[0][..., :height, :width])
 
         parts = ARITHMETIC.map(scored, batches) if volume.device.type == "cpu" else [scored(one) for one in batches]
-        scores = smoothed_across(torch.cat(parts).movedim(0, -1).cpu().numpy(), self.across)
+        scores = smooth_across(torch.cat(parts).movedim(0, -1).cpu().numpy(), self.across)
         # What the preprocessing has put to zero (air, fill) is nothing to score.
-        there = something(volume, 0).cpu().numpy()
+        there = nonzero(volume, 0).cpu().numpy()
         return torch.from_numpy(np.where(there, scores, 0).astype(np.float32, copy=False)).to(volume.device)

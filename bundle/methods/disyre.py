@@ -55,7 +55,7 @@ class Disyre(SliceMethod[SliceUNet | AnomalyNetwork]):
         slices, restoration = slices.float(), _restoration(network)
         if self.stepwise:
             return self.difference(slices, self.restore_stepwise(slices, restoration))
-        restored = (_restored(slices, severity, restoration) for severity in self.severities)
+        restored = (_restore(slices, severity, restoration) for severity in self.severities)
         return torch.stack([self.difference(slices, one) for one in restored]).mean(0)
 
     def restore_stepwise(self, slices: torch.Tensor, network: SliceUNet) -> torch.Tensor:
@@ -63,7 +63,7 @@ class Disyre(SliceMethod[SliceUNet | AnomalyNetwork]):
         steps = sorted(self.severities, reverse=True)
         current = slices
         for t, following in zip(steps, [*steps[1:], 0], strict=True):
-            current = current + (t - following) / t * (_restored(current, t, network) - current)
+            current = current + (t - following) / t * (_restore(current, t, network) - current)
         return current
 
 
@@ -74,5 +74,5 @@ def _restoration(network: SliceUNet | AnomalyNetwork) -> SliceUNet:
     return unet
 
 
-def _restored(slices: torch.Tensor, severity: int, network: SliceUNet) -> torch.Tensor:
+def _restore(slices: torch.Tensor, severity: int, network: SliceUNet) -> torch.Tensor:
     return network(slices, torch.full((len(slices),), severity, device=slices.device)).float()

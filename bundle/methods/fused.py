@@ -17,10 +17,10 @@ from monai.utils import convert_to_dst_type
 
 from ..networks.fused_network import FusedNetwork
 from ..scoring.calibration import Calibration, read_calibration
-from ..scoring.described import described
+from ..scoring.description import describe
 from ..threads import ARITHMETIC
 from ..transforms.brain_depth import brain_depth
-from .base import smoothed_across, something
+from .base import nonzero, smooth_across
 
 __all__ = ["Fused", "part_entry", "remembers_training"]
 
@@ -79,7 +79,7 @@ class Fused(Inferer):
         self.calibrations = {name: self._read(name, part_entry(name)) for name in self.methods}
 
     def _read(self, name: str, entry: str) -> Calibration:
-        made_with = described(preprocessing=self._preprocessing, inferer=self.methods[name])
+        made_with = describe(preprocessing=self._preprocessing, inferer=self.methods[name])
         return read_calibration(self._tables, entry, self._weights, made_with if self._preprocessing else None)
 
     def with_entries(self, entries: Mapping[str, str]) -> Fused:
@@ -104,7 +104,7 @@ class Fused(Inferer):
         Returns:
             float32 (B, 1, X, Y, Z), zero where the volume is.
         """
-        inside = something(inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs, 1).cpu().numpy()
+        inside = nonzero(inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs, 1).cpu().numpy()
         raw = {}
         for name, method in self.methods.items():
             asked = cast(FusedNetwork, network).parts[self.networks[name]] if name in self.networks else network
@@ -112,7 +112,7 @@ class Fused(Inferer):
         depth = brain_depth(inputs)
         total = np.zeros(inside.shape, np.float32)
         total[inside] = self._mean(raw, None if depth is None else np.broadcast_to(depth, inside.shape)[inside])
-        total = smoothed_across(total, self.across) * inside
+        total = smooth_across(total, self.across) * inside
         maps = torch.from_numpy(total).to(inputs.device)
         return convert_to_dst_type(maps, inputs)[0] if isinstance(inputs, MetaTensor) else maps
 

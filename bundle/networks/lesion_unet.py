@@ -53,11 +53,11 @@ class LesionUNet(nn.Module):
         Returns:
             (B, 2, H, W): `BRIGHTER` and `DARKER`.
         """
-        seen = image * _grown(brain)
+        seen = image * _upsample(brain)
         return self.unet(torch.cat([2 * (seen - CENTRE), brain], dim=1))
 
 
-def _grown(mask: torch.Tensor) -> torch.Tensor:
+def _upsample(mask: torch.Tensor) -> torch.Tensor:
     """By `AROUND` voxels, along one axis and then the other: the same as by a square."""
     for size, around in (((2 * AROUND + 1, 1), (AROUND, 0)), ((1, 2 * AROUND + 1), (0, AROUND))):
         mask = F.max_pool2d(mask, size, stride=1, padding=around)

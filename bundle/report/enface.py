@@ -58,11 +58,11 @@ def save_enface(path: str | Path, scan: MetaTensor, anomaly: np.ndarray, region:
     known = unit != "unknown"  # otherwise the grid is a guess, and the thickness in voxels
     views = enface_views(scan[0].numpy(), anomaly, region, 1000 * size[1] if known else 1.0)
     with _DRAWING, whole_file(path) as temporary:
-        figure = _drawn(views, (size[2] / size[0]) if known else "auto", "µm" if known else "voxels")
+        figure = _draw(views, (size[2] / size[0]) if known else "auto", "µm" if known else "voxels")
         figure.savefig(temporary, format="png", dpi=80, bbox_inches="tight")
 
 
-def _drawn(views: Mapping[str, np.ndarray], aspect: float | str, unit: str) -> Figure:
+def _draw(views: Mapping[str, np.ndarray], aspect: float | str, unit: str) -> Figure:
     figure, axes = grid(1, len(views), 3.2)
     for axis, (name, view) in zip(axes[0], views.items(), strict=True):
         title, colours, (low, high) = STYLES[name]

@@ -25,7 +25,7 @@ from monai.transforms import MapTransform
 
 from ..errors import WeightsError
 from ..io.files import whole_file
-from .described import described, differences_between
+from .description import describe, differences_between
 from .tail import Table, check_table, tail_table, values_of
 
 __all__ = [
@@ -66,7 +66,7 @@ class Calibration:
         value: −log10 P(healthy score ≥ score), of the bootstrap percentile of P where there is a ``percentile``.
         voxels: healthy voxels that the table was made of.
         weights: hash of the weights (`weights_hash`).
-        made_with: settings of preprocessing and method (`bundle.scoring.described.described`).
+        made_with: settings of preprocessing and method (`bundle.scoring.description.describe`).
         percentile: of the bootstrap over patients; None where the tail is that of the voxels as they are.
         patients: that the voxels are of.
         layers: a table for each layer of `DEPTHS_MM`, where scores were calibrated by depth too.
@@ -174,7 +174,7 @@ class Calibrated(MapTransform):
     ) -> None:
         super().__init__(keys)
         raw = is_uncalibrated(path)
-        self.calibration = None if raw else read_calibration(path, method, weights, described(**(parts or {})))
+        self.calibration = None if raw else read_calibration(path, method, weights, describe(**(parts or {})))
         self.units_key, self.end_key = units_key, end_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict:
@@ -252,7 +252,7 @@ def write_calibration(path: str | Path, method: str, calibration: Calibration) -
     """Add or replace the entry of a method; the file is replaced whole."""
     path = Path(path)
     entries = json.loads(path.read_text()) if path.exists() else {}
-    entry = {key: _rounded(value) for key, value in asdict(calibration).items() if value != ()}
+    entry = {key: _round(value) for key, value in asdict(calibration).items() if value != ()}
     with whole_file(path) as temporary:
         temporary.write_text(_in_lines({**entries, method: entry}))
 
@@ -268,8 +268,8 @@ def _in_lines(entries: Mapping[str, Mapping]) -> str:
     return "{\n" + ",\n".join(said) + "\n}\n"
 
 
-def _rounded(value: object) -> object:
+def _round(value: object) -> object:
     """Numbers in tuples, however deep, to eight digits: scores may be as small as a UNet is sure of nothing."""
     if isinstance(value, tuple):
-        return [float(f"{v:.8g}") if isinstance(v, float) else _rounded(v) for v in value]
+        return [float(f"{v:.8g}") if isinstance(v, float) else _round(v) for v in value]
     return value

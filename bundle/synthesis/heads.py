@@ -105,7 +105,7 @@ class SyntheticHeads(Dataset, Randomizable):
         for _ in range(self.R.randint(0, 3)):
             scan = np.where(self._blob(labels.shape) & brain, self.R.uniform(0, 1.1), scan)
         if self.R.rand() < 0.35:
-            brain = self._stripped(labels, numbers, brain)
+            brain = self._strip(labels, numbers, brain)
             scan = scan * brain
         return ndimage.gaussian_filter(np.maximum(scan, 0), self.R.uniform(0.3, 0.8)).astype(np.float32), brain
 
@@ -115,7 +115,7 @@ class SyntheticHeads(Dataset, Randomizable):
         axes = [((np.arange(s) - c) / r) ** 2 for s, c, r in zip(shape, centre, radii, strict=True)]
         return axes[0][:, None, None] + axes[1][None, :, None] + axes[2][None, None] < 1
 
-    def _stripped(self, labels: np.ndarray, numbers: np.ndarray, brain: np.ndarray) -> np.ndarray:
+    def _strip(self, labels: np.ndarray, numbers: np.ndarray, brain: np.ndarray) -> np.ndarray:
         """Where something is left after skull stripping, tight or loose, with or without the outer fluid."""
         kept = brain if self.R.rand() < 0.5 else brain & (numbers != 24)[labels]
         grow = self.R.randint(0, 3)

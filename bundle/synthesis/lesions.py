@@ -132,10 +132,10 @@ class RandHealthyBraind(MapTransform, Randomizable):
         for key in self.key_iterator(d):
             image, brain = _pair(d, key, self.brain_key)
             if (known := Anatomy.of(image, brain, self.spacing, self.bright_fluid)) is not None:
-                d[key] = torch.from_numpy(self._painted(image, known).astype(np.float32))[None]
+                d[key] = torch.from_numpy(self._paint(image, known).astype(np.float32))[None]
         return d
 
-    def _painted(self, image: np.ndarray, known: Anatomy) -> np.ndarray:
+    def _paint(self, image: np.ndarray, known: Anatomy) -> np.ndarray:
         if self.R.rand() < self.prob:
             width = np.exp(self.R.uniform(*np.log((1.4, 8.4))))
             rim = np.exp(-(((known.from_fluid - self.spacing) / width) ** 2)) * (known.from_fluid > 0) * known.brain

@@ -67,8 +67,8 @@ class RandPaintLabelsd(MapTransform, Randomizable):
             labels = np.asarray(source[0]).astype(np.int32)
             brain = (labels > 0) & (labels < OUTSIDE)
             if self.R.rand() < self.aged:
-                labels = self._aged(labels, brain)
-            scan, brain, affine = self._scanned(self._painted(labels), brain, np.asarray(source.affine, dtype=float))
+                labels = self._age(labels, brain)
+            scan, brain, affine = self._scan(self._paint(labels), brain, np.asarray(source.affine, dtype=float))
             meta = {key: value for key, value in source.meta.items() if key != "affine"}
             meta |= {"spatial_shape": np.array(scan.shape), "original_affine": affine}
             for name, values in ((key, scan), (self.brain_key, _whole(brain))):
@@ -80,7 +80,7 @@ class RandPaintLabelsd(MapTransform, Randomizable):
         noise = ndimage.gaussian_filter(self.R.standard_normal(shape).astype(np.float32), sigma)
         return noise / noise.std()
 
-    def _aged(self, labels: np.ndarray, brain: np.ndarray) -> np.ndarray:
+    def _age(self, labels: np.ndarray, brain: np.ndarray) -> np.ndarray:
         """Ventricles that have grown into what is around them, sulci into the cortex."""
         grown = self.R.uniform(0, 7) * (1 + 0.3 * self._noise(labels.shape, 6))
         distance = ndimage.distance_transform_edt(~np.isin(labels, VENTRICLES))
@@ -89,7 +89,7 @@ class RandPaintLabelsd(MapTransform, Randomizable):
         depth = ndimage.distance_transform_edt(brain & (labels != FLUID[0]))
         return np.where((depth < widened) & np.isin(labels, (*CORTEX[:2], *CEREBELLUM)), FLUID[0], labels)
 
-    def _painted(self, labels: np.ndarray) -> np.ndarray:
+    def _paint(self, labels: np.ndarray) -> np.ndarray:
         """Intensities of the contrast's tissues, and anything outside the brain."""
         white = self.R.uniform(*self.tissues["white"])
         grey, deep = (white * self.R.uniform(*self.tissues[name]) for name in ("grey", "deep"))
@@ -112,7 +112,7 @@ class RandPaintLabelsd(MapTransform, Randomizable):
         scan *= 1 + self.R.uniform(0, 0.05) * self._noise(labels.shape, self.R.uniform(1, 3))
         return scan * (1 + self.R.uniform(0, 0.12) * self._noise(labels.shape, 40))
 
-    def _scanned(
+    def _scan(
         self, scan: np.ndarray, brain: np.ndarray, affine: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Thick slices and noise."""

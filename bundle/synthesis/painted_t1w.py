@@ -78,14 +78,14 @@ class RandPaintT1wd(MapTransform, Randomizable):
         for key in self.key_iterator(d):
             scan, brain = d[key], d[self.mask_key].numpy()[0] > 0
             try:
-                painted = [torch.from_numpy(self._painted(channel, brain)) for channel in scan.numpy()]
+                painted = [torch.from_numpy(self._paint(channel, brain)) for channel in scan.numpy()]
             except ValueError as error:
                 name = scan.meta.get("filename_or_obj", key)
                 raise ScanError(name, str(error), "Check that this is a T1w scan of a brain") from error
             d[key] = MetaTensor(torch.stack(painted), meta=scan.meta, applied_operations=scan.applied_operations)
         return d
 
-    def _painted(self, volume: np.ndarray, brain: np.ndarray) -> np.ndarray:
+    def _paint(self, volume: np.ndarray, brain: np.ndarray) -> np.ndarray:
         fluid, grey, white = tissue_intensities(volume, brain, self.R)
         tissues = [np.exp(self.R.uniform(*np.log(self.fluid))), *(self.R.uniform(*t) for t in (self.grey, self.white))]
         seen = [0, fluid / 2, fluid, grey, white, 2 * white]

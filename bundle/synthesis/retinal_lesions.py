@@ -63,13 +63,13 @@ def fluid(scan: Bscan) -> np.ndarray:
             continue
         y = scan.top[x] + thickness * rng.uniform(0.15, 0.8)
         radius = rng.uniform(25, 220), rng.uniform(15, 110)
-        light = _filled(scan, light, _ellipse(scan, (x, y), radius), level)
+        light = _fill(scan, light, _ellipse(scan, (x, y), radius), level)
     return light
 
 
 def subretinal_fluid(scan: Bscan) -> np.ndarray:
     """The retina lifted off the epithelium, and dark fluid under it."""
-    return _lifted(scan, scan.rng.uniform(30, 250), scan.rng.uniform(0.0, 0.12), under=scan.rng.uniform(25, 45))
+    return _lift(scan, scan.rng.uniform(30, 250), scan.rng.uniform(0.0, 0.12), under=scan.rng.uniform(25, 45))
 
 
 def drusen(scan: Bscan) -> np.ndarray:
@@ -77,13 +77,13 @@ def drusen(scan: Bscan) -> np.ndarray:
     light = scan.light
     for _ in range(scan.rng.randint(1, 5)):
         width, height = scan.rng.uniform(30, 200), scan.rng.uniform(18, 110)
-        light = _lifted(_with(scan, light), height, scan.rng.uniform(0.12, 0.6), width)
+        light = _lift(_with(scan, light), height, scan.rng.uniform(0.12, 0.6), width)
     return light
 
 
 def detachment(scan: Bscan) -> np.ndarray:
     """A large elevation of the epithelium, empty or filled."""
-    return _lifted(scan, scan.rng.uniform(80, 320), scan.rng.uniform(0.02, 0.4), scan.rng.uniform(200, 700))
+    return _lift(scan, scan.rng.uniform(80, 320), scan.rng.uniform(0.02, 0.4), scan.rng.uniform(200, 700))
 
 
 def bright_spots(scan: Bscan) -> np.ndarray:
@@ -210,7 +210,7 @@ def _ellipse(scan: Bscan, centre: tuple[float, float], radius_um: tuple[float, f
     return np.clip((wavy - distance) * min(radius) + 0.5, 0, 1)
 
 
-def _filled(scan: Bscan, light: np.ndarray, inside: np.ndarray, level: float) -> np.ndarray:
+def _fill(scan: Bscan, light: np.ndarray, inside: np.ndarray, level: float) -> np.ndarray:
     """An area of one brightness, with speckle like its surroundings, within the retina."""
     speckle = level * np.exp(0.3 * scan.noise((0.5, 0.5)))
     return light + inside * scan.mask * (speckle - light)
@@ -222,7 +222,7 @@ def _bump(scan: Bscan, width_um: float) -> np.ndarray:
     return np.exp(-(np.abs(x) ** scan.rng.uniform(1.8, 4)))
 
 
-def _lifted(
+def _lift(
     scan: Bscan, height_um: float, level: float, width_um: float | None = None, under: float | None = None
 ) -> np.ndarray:
     """Raise what lies above a line, and fill the gap.

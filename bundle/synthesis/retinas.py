@@ -16,7 +16,7 @@ import torch
 from scipy import ndimage
 
 from ..transforms.oct import BELOW_UM
-from .seeded import SeededDataset
+from .seeded_dataset import SeededDataset
 
 __all__ = ["LAYERS", "Layer", "SyntheticRetinas", "paint_retina"]
 

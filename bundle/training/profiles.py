@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ..errors import DatasetError, ScanError, cause_of
-from ..synthesis.seeded import SeededDataset
+from ..synthesis.seeded_dataset import SeededDataset
 from ..transforms.recognise import CONTRASTS, brain_voxels, intensity_profile
 
 __all__ = ["BrainProfiles"]

@@ -67,7 +67,7 @@ def background_to_zero(volume: np.ndarray, name: str = "scan") -> np.ndarray:
     values, counts = np.unique(corners, return_counts=True)
     fill = float(values[counts.argmax()])
     if counts.max() >= FILLED * corners.size:
-        shift, background = fill, _filled(volume, fill)
+        shift, background = fill, _fill(volume, fill)
         scan = volume[~background]
         if scan.size and (scan < fill).mean() > BELOW:
             shift = _lowest(scan)
@@ -82,7 +82,7 @@ def background_to_zero(volume: np.ndarray, name: str = "scan") -> np.ndarray:
     return shifted
 
 
-def _filled(volume: np.ndarray, fill: float) -> np.ndarray:
+def _fill(volume: np.ndarray, fill: float) -> np.ndarray:
     """Voxels of fill. Where that is as bright as anything, tissue may have the same value: then only what is
     connected to the frame counts.
     """

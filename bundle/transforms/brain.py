@@ -22,7 +22,7 @@ from ..errors import ScanError
 from ..networks.weights import load_weights
 from ..precision import autocast
 from .head import box_of, head_mask, largest_piece
-from .stripped import is_stripped
+from .skull_stripping import is_stripped
 
 __all__ = ["GRID_SPACING", "BrainMaskd", "brain_network", "normalise"]
 
@@ -43,7 +43,7 @@ def brain_network() -> UNet:
 
 
 @lru_cache(maxsize=2)
-def _loaded(path: str, changed: int) -> UNet:
+def _load(path: str, changed: int) -> UNet:
     """Read once as long as the file does not change: a server makes its transforms anew for every request."""
     return load_weights(brain_network(), path).eval()
 
@@ -78,7 +78,7 @@ class BrainMaskd(MapTransform):
     ) -> None:
         super().__init__(keys)
         changed = Path(path).stat().st_mtime_ns if Path(path).exists() else 0
-        self.network = _loaded(str(path), changed)
+        self.network = _load(str(path), changed)
         self.mask_key, self.precision = mask_key, precision
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict:
@@ -86,7 +86,7 @@ class BrainMaskd(MapTransform):
         for key in self.key_iterator(d):
             scan = d[key]
             if self.mask_key in d:
-                mask = _given(d[self.mask_key], scan)
+                mask = _check_given(d[self.mask_key], scan)
             else:
                 volume = np.asarray(scan.mean(0))
                 spacing = tuple(float(s) for s in scan.pixdim)
@@ -130,7 +130,7 @@ class BrainMaskd(MapTransform):
         small = small.contiguous(memory_format=torch.channels_last_3d)
         with torch.no_grad(), autocast(small.device, self.precision):
             logits = self.network(small).float()[..., : size[0], : size[1], : size[2]]
-        mended = torch.from_numpy(_mended(_possible(logits[0, 0].numpy())))
+        mended = torch.from_numpy(_mend(_possible(logits[0, 0].numpy())))
         # Linear between the network's voxels, so that the outline is smoother than they are.
         logits = torch.where(mended, logits.clamp(min=1), logits.clamp(max=-1)).clamp(-4, 4)
         return F.interpolate(logits, size=volume.shape, mode="trilinear", align_corners=False)[0, 0].numpy() > 0
@@ -151,14 +151,14 @@ def _possible(logits: np.ndarray) -> np.ndarray:
     return (logits > LEANING) & near
 
 
-def _mended(mask: np.ndarray) -> np.ndarray:
+def _mend(mask: np.ndarray) -> np.ndarray:
     mask = largest_piece(mask)
     room = np.pad(mask, CLOSING + 1, mode="edge")  # so that a brain cut off by the field of view stays so
     closed = ndimage.binary_closing(room, iterations=CLOSING)[(slice(CLOSING + 1, -CLOSING - 1),) * 3]
     return ndimage.binary_fill_holes(closed | mask)
 
 
-def _given(mask: MetaTensor, scan: MetaTensor) -> np.ndarray:
+def _check_given(mask: MetaTensor, scan: MetaTensor) -> np.ndarray:
     name = mask.meta.get("filename_or_obj", "the given brain mask")
     if mask.shape[1:] != scan.shape[1:] or not np.allclose(mask.affine, scan.affine, atol=1e-3):
         raise ScanError(name, "not on the grid of its scan", "Resample the mask to the scan, or leave it out")

@@ -14,7 +14,7 @@ from monai.transforms import MapTransform
 from scipy import ndimage
 
 from .head import box_of
-from .resample import resampled
+from .resample import resample
 
 __all__ = ["DEPTH", "BrainDepthd", "brain_depth", "depth_in_slices"]
 
@@ -59,7 +59,7 @@ class BrainDepthd(MapTransform):
             scan = d[key]
             mask, affine = d[self.mask_key], scan.affine.numpy().astype(float)
             to_voxel = np.linalg.inv(mask.affine.numpy().astype(float)) @ affine
-            inside = resampled(mask.as_tensor(), to_voxel, scan.shape[1:])[0].numpy() > 0.5
+            inside = resample(mask.as_tensor(), to_voxel, scan.shape[1:])[0].numpy() > 0.5
             depth = depth_in_slices(inside, [float(s) for s in scan.pixdim[:2]])
             meta = {**scan.meta, DEPTH: torch.from_numpy(depth.astype(np.float16))}
             d[key] = MetaTensor(scan.as_tensor(), meta=meta, applied_operations=scan.applied_operations)

@@ -31,11 +31,11 @@ def head_mask(volume: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
     sigma = [1.5 / s if s < 3 else 0 for s in spacing]
     box = box_around(bright, sigma)
     above = ndimage.gaussian_filter(volume[box], sigma) > AIR_FRACTION * np.percentile(volume[bright], 99)
-    mask[box] = _filled(largest_piece(above))
+    mask[box] = _fill(largest_piece(above))
     return mask
 
 
-def _filled(mask: np.ndarray) -> np.ndarray:
+def _fill(mask: np.ndarray) -> np.ndarray:
     """Without holes in any axial slice: what of the rest does not reach the frame of its slice."""
     in_plane = ndimage.generate_binary_structure(3, 1)
     in_plane[1, 1, ::2] = False

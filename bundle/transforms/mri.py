@@ -20,7 +20,7 @@ from ..errors import ScanError
 from ..io.dicom import DicomSeries, read_series
 from ..io.nifti import read_scan
 from .head import box_around, head_mask, largest_piece, reference_intensity
-from .resample import resampled
+from .resample import resample
 
 __all__ = ["LoadScand", "ScaleHeadIntensityd", "ToModelGridd", "to_axial"]
 
@@ -196,7 +196,7 @@ class ToModelGridd(MapTransform, InvertibleTransform):
         for key in self.key_iterator(d):
             scan = d[key]
             meta = {name: value for name, value in scan.meta.items() if name != "affine"}
-            values = resampled(_low_pass(scan, step), to_voxel, shape)
+            values = resample(_low_pass(scan, step), to_voxel, shape)
             result = MetaTensor(values, affine=affine, meta=meta, applied_operations=list(scan.applied_operations))
             trace = {"to_voxel": to_voxel.tolist(), "affine": scan.affine.tolist()}
             self.push_transform(result, orig_size=scan.shape[1:], extra_info=trace)
@@ -209,7 +209,7 @@ class ToModelGridd(MapTransform, InvertibleTransform):
             applied = self.pop_transform(d[key])
             trace, size = applied[TraceKeys.EXTRA_INFO], tuple(applied[TraceKeys.ORIG_SIZE])
             # Beyond the outermost slices of the grid a map goes on; it is not faded into the air that is not there.
-            values = resampled(d[key].as_tensor().cpu(), np.linalg.inv(trace["to_voxel"]), size, beyond="border")
+            values = resample(d[key].as_tensor().cpu(), np.linalg.inv(trace["to_voxel"]), size, beyond="border")
             meta = {name: value for name, value in d[key].meta.items() if name != "affine"}
             affine = torch.as_tensor(trace["affine"], dtype=torch.float64)
             d[key] = MetaTensor(values, affine=affine, meta=meta, applied_operations=d[key].applied_operations)
@@ -218,7 +218,7 @@ class ToModelGridd(MapTransform, InvertibleTransform):
     def _grid(self, source: MetaTensor) -> tuple[np.ndarray, tuple[int, ...], np.ndarray]:
         """Index of the model grid → of the scan (4, 4), shape of the grid, its steps in voxels of the scan."""
         spacing = np.array([float(s) for s in source.pixdim])
-        mask = _outlined(source.numpy(), tuple(spacing))
+        mask = _outline(source.numpy(), tuple(spacing))
         thin = max(1, round(self.slice_spacing / spacing[2]))
         step = np.array([self.spacing / spacing[0], self.spacing / spacing[1], thin])
         shape = (*self.size, max(1, int(np.ceil(source.shape[3] / thin))))
@@ -231,7 +231,7 @@ class ToModelGridd(MapTransform, InvertibleTransform):
         return to_voxel, shape, step
 
 
-def _outlined(source: np.ndarray, spacing: tuple) -> np.ndarray:
+def _outline(source: np.ndarray, spacing: tuple) -> np.ndarray:
     """What is to be in the middle: the head in a scan (C, X, Y, Z), a mask (1, X, Y, Z) as it is."""
     if len(source) == 1 and ((source == 0) | (source == 1)).all():
         return largest_piece(source[0] > 0)

@@ -85,7 +85,7 @@ def intensity_profile(values: np.ndarray, depths: np.ndarray) -> np.ndarray:
 
 
 @lru_cache(maxsize=2)
-def _loaded(path: str, changed: int) -> FullyConnectedNet:
+def _load(path: str, changed: int) -> FullyConnectedNet:
     return load_weights(contrast_network(), path).eval()
 
 
@@ -119,7 +119,7 @@ class RecogniseContrastd(MapTransform):
     ) -> None:
         super().__init__(keys)
         changed = Path(path).stat().st_mtime_ns if Path(path).exists() else 0
-        self.network = _loaded(str(path), changed)
+        self.network = _load(str(path), changed)
         self.wanted, self.sure, self.mask_key = wanted, sure, mask_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict:

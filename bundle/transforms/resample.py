@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-__all__ = ["resampled"]
+__all__ = ["resample"]
 
 
-def resampled(values: torch.Tensor, to_voxel: np.ndarray, shape: Sequence[int], beyond: str = "zeros") -> torch.Tensor:
+def resample(values: torch.Tensor, to_voxel: np.ndarray, shape: Sequence[int], beyond: str = "zeros") -> torch.Tensor:
     """Values of a grid at the places of another one, interpolated linearly.
 
     Args:

@@ -26,7 +26,7 @@ import SimpleITK as sitk
 
 from bundle.cases import find_scans
 from bundle.export import export
-from bundle.scoring.shown import BANDS
+from bundle.scoring.display import BANDS
 from tests.conftest import ROOT, data_folder
 from tests.oct_files import bscan
 

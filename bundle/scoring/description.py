@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-__all__ = ["described", "differences_between", "fingerprint_of"]
+__all__ = ["describe", "differences_between", "fingerprint_of"]
 
 #: Attributes that say where and how fast scores are made, which keys hold them, or how large the voxels of a scan
 #: are, and not how scores are made. Weights are compared by the content of their files.
@@ -40,7 +40,7 @@ PRESENT = "present"  # a component, whatever its settings
 Setting = str | int | float | bool | None
 
 
-def described(**parts: object) -> dict[str, Setting]:
+def describe(**parts: object) -> dict[str, Setting]:
     """Settings of the parts of a job, flat: ``preprocessing.3.ScaleHeadIntensityd.headroom`` → 3.0.
 
     Objects are walked through their public attributes. Networks, files, tensors and the attributes in `IGNORED` are

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ..synthesis.seeded import SeededDataset
+from ..synthesis.seeded_dataset import SeededDataset
 
 __all__ = ["MixedSlices"]
 
@@ -47,10 +47,10 @@ class MixedSlices(SeededDataset):
     def __getitem__(self, index: int) -> dict:
         if not 0 <= index < self.length:
             raise IndexError(index)
-        item, other = self._drawn(), self._drawn()
+        item, other = self._draw(), self._draw()
         item["donor"] = other["image"]
         return self.transform(item) if self.transform is not None else item
 
-    def _drawn(self) -> dict:
+    def _draw(self) -> dict:
         dataset = self.datasets[self.R.choice(len(self.datasets), p=self.shares)]
         return dataset[int(self.R.randint(len(dataset)))]

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import torch
 
-__all__ = ["guided_filter", "sharpened"]
+__all__ = ["guided_filter", "sharpen"]
 
 NOISE = 0.01  # standard deviation of the guide, in its units, below which it shows no edge
 FLOOR = 0.01  # scores far below it are alike, whatever their ratio
@@ -45,7 +45,7 @@ def _box(size: int, radius: int, like: torch.Tensor) -> torch.Tensor:
     return within / within.sum(1, keepdim=True)
 
 
-def sharpened(scores: torch.Tensor, slices: torch.Tensor, radius: int) -> torch.Tensor:
+def sharpen(scores: torch.Tensor, slices: torch.Tensor, radius: int) -> torch.Tensor:
     """The guided filter over log(1 + score / `FLOOR`), so that a faint lesion's edge counts as much as a bright one's.
 
     Args:

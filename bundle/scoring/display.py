@@ -15,7 +15,7 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
-__all__ = ["BANDS", "SHOWN", "ShownAsd", "in_bands"]
+__all__ = ["BANDS", "SHOWN", "ShowAsd", "in_bands"]
 
 #: What may be asked for: ``auto`` is the map where floats are wanted, bands where integers or labels are.
 SHOWN = ("auto", "map", "mask", "bands")
@@ -28,7 +28,7 @@ def in_bands(anomaly: np.ndarray, threshold: float) -> np.ndarray:
     return np.digitize(anomaly, [threshold + above for above in BANDS.values()]).astype(np.uint8)
 
 
-class ShownAsd(MapTransform):
+class ShowAsd(MapTransform):
     """Replace the map by what is to be shown.
 
     Args:
