@@ -64,6 +64,6 @@ def _job(settings: str) -> Job:
     """Loaded once for the same settings, given as JSON."""
     import json
 
-    from .pipeline.job import Job
+    from .pipeline.contrasts import job_of_any_contrast
 
-    return Job(**json.loads(settings))
+    return job_of_any_contrast(**json.loads(settings))

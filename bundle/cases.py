@@ -62,14 +62,14 @@ def stem(path: str | Path) -> str:
     return name
 
 
-def find_scans(root: str | Path, suffix: str = "FLAIR") -> list[dict]:
+def find_scans(root: str | Path, suffix: str | Sequence[str] = "FLAIR") -> list[dict]:
     """List the scans below ``root``.
 
     Args:
         root: a file of `bundle.io.volumes.READERS`; a BIDS root (it holds ``sub-*/anat`` or ``sub-*/ses-*/anat``), of
             which the files ``*_<suffix>.nii.gz`` are taken and derivatives left alone; or any other folder, of which
             every such file at any depth is taken, apart from results of this project.
-        suffix: BIDS suffix of the contrast to take from a BIDS root.
+        suffix: BIDS suffix of the contrast to take from a BIDS root, or several.
 
     Returns:
         one dictionary a scan: ``image``, ``name``, ``subject``; sorted by path.
@@ -83,8 +83,9 @@ def find_scans(root: str | Path, suffix: str = "FLAIR") -> list[dict]:
     if root.is_file():
         return [_case(root, stem(root))]
     if is_bids_root(root):
-        found = [path for path in volume_files(root, "sub-*/**/anat/**/*") if stem(path).endswith(f"_{suffix}")]
-        wanted = f"no *_{suffix}.nii.gz under sub-*/anat"
+        endings = tuple(f"_{one}" for one in ([suffix] if isinstance(suffix, str) else suffix))
+        found = [path for path in volume_files(root, "sub-*/**/anat/**/*") if stem(path).endswith(endings)]
+        wanted = f"no *{' or *'.join(f'{one}.nii.gz' for one in endings)} under sub-*/anat"
     else:
         found = [path for path in volume_files(root, "**/*") if not stem(path).endswith(OUTPUT_SUFFIXES)]
         wanted = f"no {', '.join(READERS)} file at any depth"

@@ -32,6 +32,7 @@ COMMANDS = {
     "choose-percentile": "say how reliable thresholds of few patients are",
     "choose-settings": "try settings of the methods on synthetic anomalies",
     "check-brain-mask": "measure the brain mask",
+    "check-contrast": "count how often the contrast of a scan is told right",
     "check-small-lesions": "measure small bright lesions planted into healthy slices",
     "check-stripping": "measure how stripped heads are told from whole ones",
 }

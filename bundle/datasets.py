@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +96,7 @@ def select_subjects(cases: Sequence[dict], split: str | Path, part: str) -> list
 
 
 #: What a training data set may look like on disk → how its cases are found.
-LAYOUTS = {
+LAYOUTS: dict[str, Callable[..., list[dict]]] = {
     "bids_lesion": lesion_cases,
     "bids": find_scans,
     "brats": brats_cases,

@@ -3,6 +3,7 @@
 
 FlipmapError
 ├── ScanError      one scan cannot be read or scored: it is named, the rest of the batch goes on
+│   └── ContrastError  it has another contrast than the weights are for
 ├── OutputError    a result cannot be written (no permission, disk full)
 ├── DatasetError   a folder holds nothing to work on, or a split does not fit it
 └── WeightsError   the weights or their calibration are missing, or do not belong together
@@ -14,7 +15,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["EXIT_CODES", "DatasetError", "FlipmapError", "OutputError", "ScanError", "WeightsError", "cause_of"]
+__all__ = [
+    "EXIT_CODES",
+    "ContrastError",
+    "DatasetError",
+    "FlipmapError",
+    "OutputError",
+    "ScanError",
+    "WeightsError",
+    "cause_of",
+]
 
 
 class FlipmapError(Exception):
@@ -37,6 +47,21 @@ class FlipmapError(Exception):
 
 class ScanError(FlipmapError):
     """One scan cannot be read or scored."""
+
+
+class ContrastError(ScanError):
+    """A scan has another contrast than the weights are for.
+
+    Args:
+        contrast: BIDS suffix of the one that it has.
+    """
+
+    def __init__(self, where: str | Path, reason: str, remedy: str, contrast: str = "") -> None:
+        super().__init__(where, reason, remedy)
+        self.contrast = contrast
+
+    def __reduce__(self) -> tuple:
+        return type(self), (self.where, self.reason, self.remedy, self.contrast)
 
 
 class OutputError(FlipmapError):

@@ -38,6 +38,7 @@ COPIED = (
     "docs",
 )
 WEIGHTS, BRAIN, CALIBRATION = "models/model.pt", "models/brain_mask/model.pt", "models/calibration.json"
+CONTRAST = "models/contrast/model.pt"
 DATE = (2000, 1, 1, 0, 0, 0)  # of the files in a zip, so that the same release is the same file
 
 
@@ -117,6 +118,8 @@ def _write(made: Path, root: Path, job: Job, configs: Sequence[Path]) -> None:
     if job.modality.brain_network:
         shutil.copy(job.config.get_parsed_content("brain_weights"), made / BRAIN)
         weights.append(made / BRAIN)
+        (made / CONTRAST).parent.mkdir(parents=True)
+        shutil.copy(job.config.get_parsed_content("contrast_weights"), made / CONTRAST)
     entries = json.loads(Path(job.config.get_parsed_content("tables")).read_text())
     # Of what the exported weights made: other entries may be of an earlier training, or of other files.
     source = weights_hash(*job.config.get_parsed_content("calibrated_weights"))

@@ -27,6 +27,8 @@ class Modality:
         config: over configs/inference.json; None for the main job itself.
         layout: of the data set that calibrates, see `bundle.datasets.LAYOUTS`.
         split: file in configs/splits, of that data set.
+        healthy_split: the same, of healthy people who calibrate beside them; None where there are none.
+        suffix: of BIDS, of the contrast; None where it is no contrast of brain MRI.
         find: root → scans below it; takes the settings of ``found_by``, too.
         found_by: ids of the config that say which scans are meant.
         axial: whether a scan is a volume that is looked at in axial slices; otherwise its slices are pictures by
@@ -44,6 +46,8 @@ class Modality:
     config: str | None
     layout: str
     split: str
+    healthy_split: str | None = None
+    suffix: str | None = None
     find: Callable[..., list[dict]] = find_scans
     found_by: tuple[str, ...] = ("suffix",)
     axial: bool = True
@@ -91,16 +95,34 @@ class Modality:
         """Of the split file."""
         return Path(bundle_root()) / "configs" / "splits" / self.split
 
+    @property
+    def healthy_split_path(self) -> Path | None:
+        """Of the split file of healthy people."""
+        return Path(bundle_root()) / "configs" / "splits" / self.healthy_split if self.healthy_split else None
+
 
 FLAIR = Modality(
     name="flair",
     config=None,
     layout="bids_lesion",
     split="lgg_flair.json",
+    suffix="FLAIR",
     series="flair|dark.?fluid|tirm",  # what descriptions of FLAIR series hold, at most vendors
 )
 T1W = Modality(
-    name="t1w", config="t1w.json", layout="bids_lesion", split="lgg_flair.json", series="t1|mprage|bravo|tfl"
+    name="t1w",
+    config="t1w.json",
+    layout="bids_lesion",
+    split="lgg_flair.json",
+    healthy_split="healthy_t1w.json",
+    suffix="T1w",
+    series=r"^(?!.*(gad|\bgd\b|\+c\b|post|contrast|\bce\b)).*(t1|mprage|bravo|tfl)",  # none with contrast agent
+    described={
+        "task": "Unsupervised anomaly mapping of brain MRI, T1w",
+        "description": "Finds what is not normal in a T1w scan of the brain, learned from healthy scans alone.",
+        "data_source": "TCGA-LGG (Buda et al. 2019), ds002748, IXI, see docs/data_license.txt",
+        "image_classes": "T1w scans of the brain, without contrast agent",
+    },
 )
 OCT = Modality(
     name="oct",

@@ -353,7 +353,7 @@ def test_a_planned_case_can_be_handed_to_another_process(scans, tmp_path):
 
 def test_names_of_bids_derivatives(bids_folder, tmp_path):
     planned = plan(bids_folder)
-    assert planned[0].path(tmp_path, SIDECAR) == tmp_path / "sub-00" / "anat" / "sub-00_desc-anomaly_map.json"
+    assert planned[0].path(tmp_path, SIDECAR) == tmp_path / "sub-00" / "anat" / "sub-00_mod-FLAIR_desc-anomaly_map.json"
     assert not is_done(planned[0], tmp_path, "f")
 
 

@@ -35,8 +35,8 @@ def test_participants_apart_then_the_group(data, tmp_path, capsys):
     assert not (output / "batch.csv").exists(), "runs of participants may go on at the same time"
     labels = ["--participant-label", "sub-01", "--session-label", "b"]
     assert main(["bids", str(data), str(output), "participant", *labels, "--n-cpus", "1"]) == 0
-    assert (output / "sub-00" / "anat" / "sub-00_desc-anomaly_map.nii.gz").is_file()
-    assert (output / "sub-01" / "ses-b" / "anat" / "sub-01_ses-b_desc-anomaly_map.nii.gz").is_file()
+    assert (output / "sub-00" / "anat" / "sub-00_mod-FLAIR_desc-anomaly_map.nii.gz").is_file()
+    assert (output / "sub-01" / "ses-b" / "anat" / "sub-01_ses-b_mod-FLAIR_desc-anomaly_map.nii.gz").is_file()
     assert not (output / "sub-01" / "ses-a").exists()
     assert main(["bids", str(data), str(output), "group"]) == 0
     assert len(done(output)) == 2

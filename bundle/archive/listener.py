@@ -98,7 +98,7 @@ class Listener:
         self.job, self.spool, self.title, self.receiver = job, spool, title, receiver
         self.allowed = {(peer.title, address) for peer in allowed for address in _addresses(peer.host)}
         self.address, self.quiet, self.retry, self.keep = (host, port), quiet, retry, keep
-        self.rule = rule or job.modality.series
+        self.rule = rule or job.series
         self.port = port
         self._ending = threading.Event()
         self._server: Any = None

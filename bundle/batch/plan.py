@@ -104,14 +104,14 @@ class PlannedCase:
 
 
 def plan_cases(
-    cases: Sequence[Mapping], root: str | Path, suffix: str = "FLAIR", region: str = "brain", units: str = UNITS
+    cases: Sequence[Mapping], root: str | Path, region: str = "brain", units: str = UNITS
 ) -> list[PlannedCase]:
-    """Where the outputs of cases go: as BIDS derivatives for a BIDS root, by their names otherwise.
+    """Where the outputs of cases go: as BIDS derivatives for a BIDS root, their contrast as entity ``mod``; by their
+    names otherwise.
 
     Args:
         cases: from `bundle.cases.find_scans`.
         root: that they were found in.
-        suffix: of the contrast, which the outputs do not carry.
         region: the organ.
         units: of the maps.
     """
@@ -120,7 +120,7 @@ def plan_cases(
     planned = []
     for case in cases:
         image = Path(case["image"])
-        name = stem(image).removesuffix(f"_{suffix}") if bids else case["name"]
+        name = "_mod-".join(stem(image).rsplit("_", 1)) if bids else case["name"]
         folder = image.parent.relative_to(root) if bids else Path()
         inputs = {key: str(case[key]) for key in ("image", "brain") if key in case}
         size = tuple(case["voxel_um"]) if case.get("voxel_um") else None

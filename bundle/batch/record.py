@@ -34,7 +34,9 @@ class Record:
         findings: how many.
         largest_ml: volume of the largest.
         seconds: from reading to writing.
-        reason: why it failed.
+        contrast: what a brain scan was taken for.
+        contrast_probability: how sure that is, as the network says.
+        reason: why it failed, or was skipped.
         remedy: the remedy.
     """
 
@@ -44,14 +46,22 @@ class Record:
     findings: int | None = None
     largest_ml: float | None = None
     seconds: float | None = None
+    contrast: str = ""
+    contrast_probability: float | None = None
     reason: str = ""
     remedy: str = ""
 
     @classmethod
-    def of(cls, name: str, status: str, findings: dict, seconds: float) -> Record:
-        """The row of a case from its findings."""
+    def of(
+        cls, name: str, status: str, findings: dict, seconds: float, told: tuple[str, float] | None = None
+    ) -> Record:
+        """The row of a case from its findings, and what its contrast was told to be
+        (`bundle.transforms.recognise.contrast_of`).
+        """
         volumes = [finding["volume_ml"] for finding in findings["findings"]]
-        return cls(name, status, findings["case_score"], len(volumes), max(volumes, default=0.0), round(seconds, 2))
+        largest, (contrast, probability) = max(volumes, default=0.0), told or ("", None)
+        sure = None if probability is None else round(probability, 3)
+        return cls(name, status, findings["case_score"], len(volumes), largest, round(seconds, 2), contrast, sure)
 
 
 @cache
@@ -66,7 +76,14 @@ def versions() -> dict[str, str]:
     return found
 
 
-def write_sidecar(case: PlannedCase, output: Path, fingerprint: str, settings: dict, seconds: float) -> None:
+def write_sidecar(
+    case: PlannedCase,
+    output: Path,
+    fingerprint: str,
+    settings: dict,
+    seconds: float,
+    told: tuple[str, float] | None = None,
+) -> None:
     """Provenance of a case; its being there says that the case is complete.
 
     Names are relative to the input and output folders: where they lie says something about people.
@@ -83,6 +100,7 @@ def write_sidecar(case: PlannedCase, output: Path, fingerprint: str, settings: d
         "outputs_sha256": {path.relative_to(output).as_posix(): sha256_of(path) for path in outputs},
         "fingerprint": fingerprint,
         "settings": settings,
+        "contrast": list(told) if told else None,
         "versions": versions(),
         "seconds": round(seconds, 2),
     }
@@ -92,8 +110,8 @@ def write_sidecar(case: PlannedCase, output: Path, fingerprint: str, settings: d
 def read_record(case: PlannedCase, output: Path) -> Record:
     """The row of a case that was done before."""
     findings = json.loads(case.path(output, case.outputs["findings"][0]).read_text(encoding="utf-8"))
-    seconds = json.loads(case.path(output, SIDECAR).read_text(encoding="utf-8"))["seconds"]
-    return Record.of(case.name, "done before", findings, seconds)
+    said = json.loads(case.path(output, SIDECAR).read_text(encoding="utf-8"))
+    return Record.of(case.name, "done before", findings, said["seconds"], said.get("contrast"))
 
 
 def write_table(path: Path, records: Iterable[Record]) -> None:

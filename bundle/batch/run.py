@@ -14,9 +14,10 @@ from typing import NamedTuple, cast
 import numpy as np
 from monai.data import MetaTensor
 
-from ..errors import FlipmapError, ScanError
+from ..errors import ContrastError, FlipmapError, ScanError
 from ..io.dicom import DicomSeries
 from ..io.nifti import write_map
+from ..pipeline.contrasts import JOB
 from ..pipeline.dataset import explain
 from ..pipeline.job import Job
 from ..pipeline.save import write_json
@@ -24,6 +25,7 @@ from ..report.case_picture import save_case_picture
 from ..report.enface import save_enface
 from ..scoring.calibration import UNITS
 from ..threads import GivenUp
+from ..transforms.recognise import contrast_of
 from .claims import Claims, Elsewhere
 from .page import Facts, write_page
 from .plan import DICOM_OUTPUTS, ENFACE, PlannedCase, is_done
@@ -207,8 +209,9 @@ def _complete(job: Job, case: PlannedCase, item: dict, output: Path, clock: Cloc
     if clock.given_up:
         raise GivenUp
     seconds = clock.seconds
-    write_sidecar(case, output, job.fingerprint, job.settings, seconds)
-    return Record.of(case.name, "done", item["findings"], seconds)
+    told = contrast_of(item["image"])
+    write_sidecar(case, output, job.fingerprint, item.get(JOB, job).settings, seconds, told)
+    return Record.of(case.name, "done", item["findings"], seconds, told)
 
 
 class _Output(NamedTuple):
@@ -257,5 +260,7 @@ def _write_dicom(job: Job, case: PlannedCase, item: dict, output: Path) -> None:
 
 def _failure(case: PlannedCase, error: Exception) -> Record:
     cause: FlipmapError = explain(error, {"name": case.name, "image": case.where})
+    if isinstance(cause, ContrastError):
+        return Record(case.name, "skipped", reason=cause.reason, remedy=cause.remedy)
     where = case.where if isinstance(case.inputs["image"], DicomSeries) else cause.where
     return Record(case.name, "failed", reason=f"{where}: {cause.reason}", remedy=cause.remedy)

@@ -20,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--only", nargs="*", default=(), help="methods, default for the default (default: all that have a calibration)"
     )
     parser.add_argument("--cropped", nargs="*", default=(), help="folders of more normal B-scans, size unknown")
+    parser.add_argument("--healthy", nargs="*", default=(), help="BIDS roots of healthy people, for T1w")
     parser.add_argument("--split", type=Path, help="split file; by default that of the modality")
     parser.add_argument(
         "--percentile", type=float, default=PERCENTILE, help="of the bootstrap over patients (%(default)g; 0: none)"
@@ -36,5 +37,6 @@ def run(options: argparse.Namespace) -> None:
         split=options.split,
         percentile=options.percentile or None,
         cropped_dirs=options.cropped,
+        healthy_dirs=options.healthy,
         **settings_of(options.set),
     )

@@ -25,7 +25,7 @@ PROTOCOLS = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("protocol", choices=PROTOCOLS, help="what is evaluated; see docs/evaluation.md and docs/oct.md")
+    parser.add_argument("protocol", choices=PROTOCOLS, help="what is evaluated; see docs/protocol.md and docs/oct.md")
     parser.add_argument("data", type=Path, help="folder of the data; for places the folder that holds all of them")
     parser.add_argument("output", type=Path, help="folder of the tables and pictures")
     add_settings(parser)

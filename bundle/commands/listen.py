@@ -62,11 +62,13 @@ def run(options: argparse.Namespace) -> None:
         raise FlipmapError("flipmap listen", "--send-to and --allow are needed", "Say where to, and who may send")
     from ..archive.listener import Listener, Peer
     from ..modalities import modality_of
+    from ..pipeline.contrasts import job_of_any_contrast
     from ..pipeline.job import Job
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     settings = settings_of(options.set) | ({"threads": options.threads} if options.threads else {})
-    job = Job([str(path) for path in modality_of(options.modality).configs()], **settings)
+    modality = modality_of(options.modality)
+    job = job_of_any_contrast(**settings) if modality.config is None else Job(modality.configs(), **settings)
     allowed = [Peer.of(text, with_port=False) for text in options.allow]
     receiver = Peer.of(options.send_to, with_port=True)
     waits = {"quiet": options.quiet or 0.1, "retry": options.retry or 0.1, "keep": options.keep or 0.0}

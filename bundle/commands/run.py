@@ -30,6 +30,7 @@ logger = logging.getLogger("flipmap")
 
 #: Of a run with --jobs 2 on scans of 24 slices, as its acceptance test measures it (docs/batches.md).
 MEMORY_MIB = 1300
+AUTO = "auto"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +42,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--config", action="append", default=[], help="config file over configs/inference.json; repeatable"
     )
     add_settings(parser)
-    parser.add_argument("--suffix", help="contrast to take from a BIDS root (default: that of the config, FLAIR)")
+    parser.add_argument(
+        "--contrast",
+        default=AUTO,
+        metavar="SUFFIX",
+        help="contrast of the scans, FLAIR or T1w; by default each goes to the weights of the contrast that it has",
+    )
+    parser.add_argument("--suffix", help="contrast to take from a BIDS root, whatever the weights are for")
     parser.add_argument("--series", help="regular expression for DICOM series (default: that of the modality)")
     parser.add_argument("--brain-masks", type=Path, help="folder of masks of your own, <name>_brain_mask.nii.gz")
     parser.add_argument("--overwrite", action="store_true", help="do again what is done")
@@ -121,18 +128,17 @@ def _plan(options: argparse.Namespace, job: Job) -> tuple[list[PlannedCase], dic
     skipped: dict[str, str] = {}
     nothing = None
     try:
-        how = {key: job.config.get_parsed_content(key) for key in job.modality.found_by}
-        cases = find_modality(options.input, job.modality.name, **how)
+        cases = find_modality(options.input, job.modality.name, **job.search)
     except DatasetError as error:
         nothing = error
     if cases and options.brain_masks:
         cases = with_brain_masks(cases, options.brain_masks)
-    plan = plan_cases(cases, options.input, job.settings["suffix"], job.region, job.units)
-    if options.input.exists() and job.modality.series:
+    plan = plan_cases(cases, options.input, job.region, job.units)
+    if options.input.exists() and job.series:
         try:
             from ..io.dicom import find_series
 
-            series, skipped = plan_series(find_series(options.input), options.series or job.modality.series, job.units)
+            series, skipped = plan_series(find_series(options.input), options.series or job.series, job.units)
             plan += series
         except (ImportError, DatasetError) as error:
             logger.debug("no DICOM: %s", error)
@@ -143,6 +149,7 @@ def _plan(options: argparse.Namespace, job: Job) -> tuple[list[PlannedCase], dic
 
 def _job(options: argparse.Namespace) -> Job:
     """The job of the config files and settings given."""
+    from ..pipeline.contrasts import by_contrast, job_of_any_contrast
     from ..pipeline.job import Job
 
     settings = settings_of(options.set)
@@ -150,11 +157,19 @@ def _job(options: argparse.Namespace) -> Job:
         settings["suffix"] = options.suffix
     if options.threads:
         settings["threads"] = options.threads
+    known = by_contrast()
+    if options.contrast not in (AUTO, *known):
+        raise FlipmapError(f"--contrast {options.contrast}", "no weights for it", f"Choose from {', '.join(known)}")
     try:
+        if options.contrast != AUTO:
+            configs = [*known[options.contrast].configs(), *options.config]
+            return Job(configs, **{"check_contrast": False, **settings})
+        if not options.config:
+            return job_of_any_contrast(**settings)
         return Job([default_config(), *options.config], **settings)
     except Exception as error:
-        known = cause_of(error)
-        raise known or FlipmapError("the config", " ".join(str(error).split()), "Check --config and --set") from error
+        cause = cause_of(error)
+        raise cause or FlipmapError("the config", " ".join(str(error).split()), "Check --config and --set") from error
 
 
 def _run_plan(
@@ -173,6 +188,8 @@ def _run_plan(
             bar.update()
             if record.status == "failed":
                 logger.error("%s: FAILED %s. %s", record.name, record.reason, record.remedy)
+            elif record.status == "skipped":
+                logger.info("%s: skipped, %s", record.name, record.reason)
             else:
                 logger.info("%s: %s, case score %s", record.name, record.status, record.case_score)
 

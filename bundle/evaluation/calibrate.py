@@ -57,6 +57,7 @@ def calibrate(
     split: str | Path | None = None,
     percentile: float | None = PERCENTILE,
     cropped_dirs: Sequence[str | Path] = (),
+    healthy_dirs: Sequence[str | Path] = (),
     **settings: Any,
 ) -> None:
     """Make calibrations on healthy slices, and write them into the calibration file of the config.
@@ -74,6 +75,8 @@ def calibrate(
         cropped_dirs: folders of further normal B-scans (`bundle.datasets.cropped_cases`), each counted as a patient.
             They bring the parts of the fusion to one scale; for the rates of its map they do not count, since nobody
             runs scans of which the size was lost.
+        healthy_dirs: BIDS roots of healthy people's scans of the same contrast, of whom the ``healthy_split`` of the
+            modality says who calibrates; they count as patients.
         settings: ids of the configs to set, ``weights`` and ``tables`` for instance.
 
     Raises:
@@ -91,13 +94,22 @@ def calibrate(
         if (threads := parser.get_parsed_content("threads")) is not None:
             limit_threads(threads)
         split_path = split or known.split_path
-        cases = {part: training_cases(dataset_dir, part, known.layout, split_path) for part in PARTS}
+        cases = {part: _cases(known, dataset_dir, part, split_path, healthy_dirs) for part in PARTS}
         further = {part: cropped_cases(cropped_dirs, part) for part in PARTS}
         ours = _Calibration(parser, known, cases, further, percentile)
         if "methods" in parser["inferer"]:
             ours.fusion()
         else:
             ours.single(parser.get_parsed_content("inferer"))
+
+
+def _cases(
+    modality: Modality, root: str | Path, part: str, split: str | Path, healthy_dirs: Sequence[str | Path]
+) -> list[dict]:
+    cases = training_cases(root, part, modality.layout, split, modality.suffix)
+    for folder in healthy_dirs:
+        cases += training_cases(folder, part, "bids", modality.healthy_split_path, modality.suffix)
+    return cases
 
 
 class _Calibration:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Likelihood of the bits of a code: the obvious score, kept as the negative result that it is (docs/evaluation.md).
+"""Likelihood of the bits of a code: the obvious score, kept as the negative result that it is (docs/choices.md).
 
 With noise on the code, the denoiser tells how probable each bit of z_org is: −log P(z_org | z_t), averaged over noise
 levels and over the bits at a place. On real codes neighbouring bits give a lesion away as plausible texture.

@@ -73,6 +73,16 @@ class Job:
         return modality_of(self.config.get_parsed_content("modality"))
 
     @property
+    def search(self) -> dict[str, Any]:
+        """Settings of the finder of its scans, see `bundle.datasets.find_modality`."""
+        return {key: self.config.get_parsed_content(key) for key in self.modality.found_by}
+
+    @property
+    def series(self) -> str | None:
+        """Regular expression of the descriptions of DICOM series that it is for; None where it reads none."""
+        return self.modality.series
+
+    @property
     def region(self) -> str:
         """The organ that a map is about, and the key of its mask."""
         return self.config.get_parsed_content("region")

@@ -44,8 +44,8 @@ def describe(**parts: object) -> dict[str, Setting]:
     """Settings of the parts of a job, flat: ``preprocessing.3.ScaleHeadIntensityd.headroom`` → 3.0.
 
     Objects are walked through their public attributes. Networks, files, tensors and the attributes in `IGNORED` are
-    left out; data classes, such as a calibration within a method, are told by a hash of
-    what they are compared by.
+    left out, and so are transforms with an attribute ``changes_nothing``; data classes, such as a calibration within a
+    method, are told by a hash of what they are compared by.
 
     Args:
         parts: name → transform, inferer, or a list or mapping of them.
@@ -78,7 +78,8 @@ def _walk(name: str, value: object, found: dict[str, Setting]) -> None:
         for key, part in value.items():
             _walk(f"{name}.{key}", part, found)
     elif isinstance(value, (list, tuple, set, frozenset)):
-        for number, part in enumerate(sorted(value) if isinstance(value, (set, frozenset)) else value):
+        parts = sorted(value) if isinstance(value, (set, frozenset)) else value
+        for number, part in enumerate(one for one in parts if not getattr(one, "changes_nothing", False)):
             _walk(f"{name}.{number}", part, found)
     elif dataclasses.is_dataclass(value):
         content = {one.name: getattr(value, one.name) for one in dataclasses.fields(value) if one.compare}

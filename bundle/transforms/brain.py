@@ -140,7 +140,7 @@ def _possible(logits: np.ndarray) -> np.ndarray:
     """Where there may be brain, bool: above the skull base wherever the network leans to it, below only near the core.
 
     The skull base ends where the core first fills half of its largest axial area. Below it the network leans to fat and
-    muscles of the neck, and hardly a voxel of a lesion is lost by asking for more (docs/evaluation.md).
+    muscles of the neck, and hardly a voxel of a lesion is lost by asking for more (docs/brain_mask.md).
     """
     core = largest_piece(logits > SURE)
     area = core.sum((0, 1))

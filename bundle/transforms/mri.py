@@ -16,13 +16,13 @@ from monai.utils import TraceKeys
 from scipy import ndimage
 
 from ..cases import stem
-from ..errors import ScanError
+from ..errors import ContrastError, ScanError
 from ..io.dicom import DicomSeries, read_series
 from ..io.nifti import read_scan
 from .head import box_around, head_mask, largest_piece, reference_intensity
 from .resample import resample
 
-__all__ = ["LoadScand", "ScaleHeadIntensityd", "ToModelGridd", "to_axial"]
+__all__ = ["LoadScand", "ScaleHeadIntensityd", "ToModelGridd", "contrast_by_name", "to_axial"]
 
 #: Suffixes of the BIDS specification that leave no doubt about the contrast.
 BIDS_CONTRASTS = frozenset(
@@ -52,6 +52,12 @@ def to_axial(scan: MetaTensor) -> MetaTensor:
     return cast(MetaTensor, Orientation(axcodes="LPS", labels=(("L", "R"), ("P", "A"), ("I", "S")))(scan))
 
 
+def contrast_by_name(path: str | Path) -> str:
+    """The contrast that the name of a file ends with, as BIDS has it; empty where it says none."""
+    said = stem(path).rpartition("_")[2]
+    return said if said in BIDS_CONTRASTS else ""
+
+
 class LoadScand(MapTransform):
     """Read scans by `bundle.io.nifti.read_scan`; labels, which may be empty, by their ``label_keys``.
 
@@ -64,7 +70,8 @@ class LoadScand(MapTransform):
             says nothing is taken. None takes all.
 
     Raises:
-        ScanError: when a file cannot be read, or is of another contrast by its name.
+        ScanError: when a file cannot be read.
+        ContrastError: when it is of another contrast by its name.
     """
 
     def __init__(
@@ -92,10 +99,13 @@ class LoadScand(MapTransform):
         return d
 
     def _check_contrast(self, path: Path) -> None:
-        said = stem(path).rpartition("_")[2]
-        if said in BIDS_CONTRASTS and said != self.contrast:
-            raise ScanError(
-                path, f"{said} by its name, the weights are for {self.contrast}", "Give that contrast, or other weights"
+        said = contrast_by_name(path)
+        if said and said != self.contrast:
+            raise ContrastError(
+                path,
+                f"{said} by its name, the weights are for {self.contrast}",
+                "Give that contrast, or other weights",
+                said,
             )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -19,11 +19,19 @@ from monai.data import MetaTensor
 from monai.networks.nets import FullyConnectedNet
 from monai.transforms import MapTransform
 
-from ..errors import ScanError
+from ..errors import ContrastError
 from ..networks.weights import load_weights
 from .brain_depth import depth_in_slices
 
-__all__ = ["CONTRASTS", "PROFILE", "RecogniseContrastd", "brain_voxels", "contrast_network", "intensity_profile"]
+__all__ = [
+    "CONTRASTS",
+    "PROFILE",
+    "RecogniseContrastd",
+    "brain_voxels",
+    "contrast_network",
+    "contrast_of",
+    "intensity_profile",
+]
 
 CONTRASTS = ("FLAIR", "T1w", "T2w", "PDw")  # in the order of the network's answer
 BORDERS_MM = (2.0, 4.0, 7.0, 11.0, 16.0, 24.0, 34.0)  # of depth, between which intensities are looked at
@@ -33,6 +41,12 @@ PROFILE = (len(BORDERS_MM) + 1) * RANKS + len(QUANTILES)  # numbers that the net
 MOST_SLICES, FINEST_MM = 24, 0.7  # that are looked at
 #: Entries of a scan's meta data: what it is taken for, and the probability of that.
 CONTRAST, CERTAINTY = "recognised_contrast", "contrast_probability"
+
+
+def contrast_of(scan: torch.Tensor) -> tuple[str, float] | None:
+    """What a scan was taken for, and the probability of that; None where nobody looked."""
+    meta = scan.meta if isinstance(scan, MetaTensor) else {}
+    return (meta[CONTRAST], meta[CERTAINTY]) if CONTRAST in meta else None
 
 
 def contrast_network() -> FullyConnectedNet:
@@ -96,15 +110,15 @@ class RecogniseContrastd(MapTransform):
 
     Args:
         keys: keys of scans (C, X, Y, Z), LPS, background at 0; the mean of their channels is looked at.
-        path: weights of `contrast_network`.
-        wanted: BIDS suffix of the contrast that the job is for; None refuses none. What the network does not know is
-            not refused.
+        path: weights of `contrast_network`; None looks at nothing.
+        wanted: BIDS suffix of the contrast that the job is for; None, or one that the network does not know, refuses
+            none.
         sure: probability from which on another contrast is refused.
         mask_key: of the brain mask (1, X, Y, Z).
 
     Raises:
         WeightsError: when ``path`` cannot be used.
-        ScanError: on a scan of another contrast.
+        ContrastError: on a scan of another contrast.
     """
 
     changes_nothing = True
@@ -112,27 +126,28 @@ class RecogniseContrastd(MapTransform):
     def __init__(
         self,
         keys: KeysCollection,
-        path: str | Path,
+        path: str | Path | None = None,
         wanted: str | None = None,
         sure: float = 0.9,
         mask_key: str = "brain",
     ) -> None:
         super().__init__(keys)
-        changed = Path(path).stat().st_mtime_ns if Path(path).exists() else 0
-        self.network = _load(str(path), changed)
+        changed = Path(path).stat().st_mtime_ns if path and Path(path).exists() else 0
+        self.network = _load(str(path), changed) if path else None
         self.wanted, self.sure, self.mask_key = wanted, sure, mask_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict:
         d = dict(data)
-        for key in self.key_iterator(d):
+        for key in self.key_iterator(d) if self.network is not None else ():
             scan = d[key]
             told = self._tell(scan, d[self.mask_key])
             contrast = max(told, key=lambda name: told[name])
             if self.wanted in CONTRASTS and contrast != self.wanted and told[contrast] >= self.sure:
-                raise ScanError(
-                    scan.meta.get("filename_or_obj", key),
+                raise ContrastError(
+                    str(scan.meta.get("filename_or_obj", key)),
                     f"looks like {contrast} ({told[contrast]:.0%} sure), the weights are for {self.wanted}",
-                    "Give that contrast; if it is that one, --set check_contrast=false",
+                    f"Give {self.wanted}; if it is that, set check_contrast to false",
+                    contrast,
                 )
             scan.meta |= {CONTRAST: contrast, CERTAINTY: told[contrast]}
         return d
@@ -144,5 +159,5 @@ class RecogniseContrastd(MapTransform):
         if not len(values):
             return dict.fromkeys(CONTRASTS, 1 / len(CONTRASTS))
         with torch.no_grad():
-            logits = self.network(torch.from_numpy(intensity_profile(values, depths))[None])
+            logits = cast(FullyConnectedNet, self.network)(torch.from_numpy(intensity_profile(values, depths))[None])
         return dict(zip(CONTRASTS, torch.softmax(logits[0], 0).tolist(), strict=True))

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Count how often the contrast of a brain scan is told right, on people who trained nothing.
+
+    flipmap check-contrast DATA docs/evaluation/contrasts.csv
+
+DATA holds the sets of `SETS`; those that are missing are left out. Every scan is looked at as it is, in three other
+orientations, and without its skull.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import nibabel as nib
+import numpy as np
+from monai.bundle import ConfigParser
+from monai.transforms import Compose
+
+from ..cases import find_scans
+from ..datasets import select_subjects
+from ..io.files import whole_file
+from ..io.nifti import read_scan, scan_from_array
+from ..paths import bundle_root, default_config
+from ..transforms.recognise import CONTRASTS, contrast_of
+
+__all__ = ["SETS", "add_arguments", "run"]
+
+
+class Scans(NamedTuple):
+    """Scans of one place and contrast; ``split`` and ``parts`` say who of them trained nothing."""
+
+    folder: str
+    suffix: str
+    split: str | None = None
+    parts: tuple[str, ...] = ()
+
+
+SETS = (
+    Scans("brain_lgg", "FLAIR", "lgg_flair", ("validation", "test")),
+    Scans("brain_lgg", "T1w", "lgg_flair", ("validation", "test")),
+    Scans("brain_wmh_auto", "FLAIR", "elderly_flair", ("validation",)),
+    *(Scans("brain_wml10", suffix, "small_lesions", ("test",)) for suffix in ("FLAIR", "T1w", "T2w")),
+    Scans("brain_brats", "FLAIR"),
+    Scans("brain_flair_single", "FLAIR"),
+    Scans("brain_t1_healthy", "T1w", "healthy_t1w", ("validation",)),
+    Scans("brain_t1_ixi", "T1w", "healthy_t1w", ("validation",)),
+    Scans("brain_t2_healthy", "T2w", "healthy_t2w", ("validation",)),
+)
+ORIENTATIONS = ("RAS", "PSR", "AIL")  # beside that of the file
+SURE = 0.9  # from which on a job refuses another contrast
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("data", type=Path, help="folder of the sets")
+    parser.add_argument("output", type=Path, help="table to write, CSV")
+
+
+def run(options: argparse.Namespace) -> None:
+    parser = ConfigParser()
+    parser.read_config(default_config())
+    parser.update({"bundle_root": bundle_root(), "check_contrast": False})
+    steps = [parser.get_parsed_content(f"steps#{name}") for name in ("orient", "background", "brain", "contrast")]
+    rows = []
+    for one in SETS:
+        if not (options.data / one.folder).is_dir():
+            print(f"{one.folder}: not there, left out")
+            continue
+        told = [look for path in _paths(options.data, one) for look in _looks(path, steps)]
+        rows.append(_row(one, told))
+        print(rows[-1], flush=True)
+    rows.append({"set": "all", "contrast": "", **_sums(rows)})
+    with whole_file(options.output) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[-1]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _paths(data: Path, one: Scans) -> list[Path]:
+    cases = find_scans(data / one.folder, one.suffix)
+    if one.split:
+        split = Path(bundle_root()) / "configs" / "splits" / f"{one.split}.json"
+        there = {case["subject"] for case in cases}
+        cases = [case for part in one.parts for case in select_subjects(cases, split, part) if case["subject"] in there]
+    return [Path(case["image"]) for case in cases]
+
+
+def _looks(path: Path, steps: list) -> Iterator[tuple[str, float]]:
+    """What the network says of a scan, and how sure it is: as it is, turned, and without a skull."""
+    scan, look = read_scan(path), Compose(steps)
+    array, affine = scan[0].numpy(), scan.affine.numpy()
+    item = look({"image": scan_from_array(array, affine)})
+    yield _told(item)
+    image = nib.Nifti1Image(array, affine)
+    for axes in ORIENTATIONS:
+        ours, theirs = nib.io_orientation(affine), nib.orientations.axcodes2ornt(axes)
+        turned = image.as_reoriented(nib.orientations.ornt_transform(ours, theirs))
+        yield _told(look({"image": scan_from_array(np.asarray(turned.dataobj), turned.affine)}))
+    stripped = np.where(np.asarray(item["brain"][0]) > 0, np.asarray(item["image"][0]), 0)
+    yield _told(look({"image": scan_from_array(stripped, item["image"].affine.numpy())}))
+
+
+def _told(item: dict) -> tuple[str, float]:
+    told = contrast_of(item["image"])
+    assert told is not None, "a network looked"
+    return told
+
+
+def _row(one: Scans, told: list[tuple[str, float]]) -> dict[str, object]:
+    assert one.suffix in CONTRASTS
+    return {
+        "set": one.folder,
+        "contrast": one.suffix,
+        "looks": len(told),
+        "right": sum(contrast == one.suffix for contrast, _ in told),
+        "wrong_and_sure": sum(contrast != one.suffix and sure >= SURE for contrast, sure in told),
+    }
+
+
+def _sums(rows: list[dict]) -> dict[str, int]:
+    return {key: sum(row[key] for row in rows) for key in ("looks", "right", "wrong_and_sure")}

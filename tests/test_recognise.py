@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The contrast of a scan, told from the image; each scan to the weights of its own."""
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.transforms import Compose
+
+from bundle.cases import lesion_cases
+from bundle.errors import ContrastError
+from bundle.io.nifti import scan_from_array, write_map
+from bundle.pipeline.job import Job
+from bundle.scoring.description import describe
+from bundle.synthesis.sample import synthetic_head
+from bundle.training.profiles import BrainProfiles
+from bundle.transforms.mri import ScaleHeadIntensityd
+from bundle.transforms.recognise import (
+    CONTRASTS,
+    PROFILE,
+    RecogniseContrastd,
+    brain_voxels,
+    contrast_of,
+    intensity_profile,
+)
+from tests.conftest import ROOT, data_folder
+
+WEIGHTS = ROOT / "models" / "contrast" / "model.pt"
+RANKED = PROFILE - 6  # numbers of a profile that ranks alone make
+
+
+@pytest.fixture(scope="module")
+def voxels():
+    rng = np.random.default_rng(0)
+    depths = rng.uniform(0, 40, 20_000)
+    return np.where(depths < 5, 0.8, 1.0) + rng.normal(0, 0.1, depths.shape), depths
+
+
+def test_ranks_do_not_see_how_a_scanner_bends_intensities(voxels):
+    values, depths = voxels
+    plain, bent = intensity_profile(values, depths), intensity_profile(values**1.7 * 3, depths)
+    np.testing.assert_allclose(plain[:RANKED], bent[:RANKED], atol=1e-5)
+    turned = intensity_profile(2 - values, depths)
+    assert np.abs(plain - turned)[:RANKED].mean() > 0.3, "but which depth is the brighter one, they see"
+
+
+def test_shares_of_a_depth_add_up(voxels):
+    shares = intensity_profile(*voxels)[:RANKED].reshape(-1, 12)
+    np.testing.assert_allclose(shares.sum(1), 12, rtol=1e-5)
+
+
+def test_voxels_of_a_brain_have_depth_and_place():
+    brain = np.zeros((40, 50, 9), bool)
+    brain[5:35, 5:45, 2:7] = True
+    volume = np.full(brain.shape, 7.0, np.float32)
+    values, depths, places = brain_voxels(volume, brain, (2.0, 2.0, 5.0))
+    assert len(values) == brain.sum() and (values == 1).all()
+    assert depths.min() == 2 and depths.max() == 30
+    assert np.abs(places).max() <= 1 and places.shape == (len(values), 3)
+    fine = brain_voxels(volume, brain, (0.5, 0.5, 5.0))
+    assert len(fine[0]) == brain.sum() / 4, "every other voxel of fine ones is enough"
+
+
+def in_contrast(scan, contrast):
+    """The synthetic head, its grey matter darker or its fluid bright."""
+    seen = {"T1w": [0, 14, 24, 90, 55, 60, 150], "T2w": [0, 14, 160, 60, 95, 120, 90]}[contrast]
+    return np.interp(scan, [0, 14, 26, 62, 78, 118, 150], seen)
+
+
+def test_told_on_a_drawn_head():
+    scan, _, affine = synthetic_head()
+    steps = Job(check_contrast=False, device="cpu").preprocessing.transforms[:5]
+    for contrast, array in {"FLAIR": scan, **{c: in_contrast(scan, c) for c in ("T1w", "T2w")}}.items():
+        told = contrast_of(Compose(steps)({"image": scan_from_array(array, affine)})["image"])
+        assert told[0] == contrast, (contrast, told)
+
+
+def test_another_contrast_is_refused_with_what_it_looks_like(tmp_path):
+    scan, _, affine = synthetic_head()
+    write_map(tmp_path / "scan.nii.gz", in_contrast(scan, "T2w"), affine, np.float32)
+    with pytest.raises(Exception) as caught:
+        Job(device="cpu").prepare({"image": str(tmp_path / "scan.nii.gz")})
+    known = caught.value
+    while known is not None and not isinstance(known, ContrastError):
+        known = known.__cause__
+    assert known.contrast == "T2w" and "looks like T2w" in known.reason and "scan.nii.gz" in known.where
+    kept = Job(device="cpu", check_contrast=False).prepare({"image": str(tmp_path / "scan.nii.gz")})
+    assert contrast_of(kept["image"])[0] == "T2w", "said, and not refused"
+
+
+def test_it_is_no_part_of_the_calibration():
+    scale = ScaleHeadIntensityd("image", spread=0.1)
+    assert describe(steps=[RecogniseContrastd("image"), scale]) == describe(steps=[scale])
+
+
+def test_an_error_of_the_contrast_survives_a_loader_worker():
+    import pickle
+
+    error = ContrastError("scan.nii.gz", "looks like T2w", "Give FLAIR", "T2w")
+    again = pickle.loads(pickle.dumps(error))
+    assert (again.contrast, str(again)) == ("T2w", str(error))
+
+
+def test_profiles_to_learn_from(tmp_path):
+    scan, _, affine = synthetic_head((96, 112, 12), (2.0, 2.0, 9.0))
+
+    def read(case):
+        image = scan_from_array(case["array"], affine)
+        return {"image": image, "brain": (image > 40).float()}
+
+    sources = [
+        {"contrast": "FLAIR", "data": [{"array": scan}], "preprocessing": read},
+        {"contrast": "T2w", "data": [{"array": in_contrast(scan, "T2w")}], "preprocessing": read, "share": 2},
+    ]
+    drawn = BrainProfiles(sources, length=60, seed=1)
+    labels = [int(drawn[number]["label"]) for number in range(60)]
+    assert set(labels) == {CONTRASTS.index("FLAIR"), CONTRASTS.index("T2w")}
+    assert torch.equal(drawn[3]["image"], drawn[3]["image"]), "a seed makes an item the same"
+    assert not torch.equal(drawn[3]["image"], drawn[4]["image"])
+    plain = BrainProfiles(sources, length=60, drawn=False)
+    assert len(plain) == 2 and [int(item["label"]) for item in plain] == [0, 2]
+
+
+@pytest.mark.parametrize("suffix", ["FLAIR", "T1w", "T2w"])
+def test_told_on_real_scans(suffix):
+    steps = Job(check_contrast=False, device="cpu").preprocessing.transforms[:5]
+    cases = [case for case in lesion_cases(data_folder("brain_wml10"), suffix) if case["subject"] >= "sub-wml03"]
+    told = [contrast_of(Compose(steps)({"image": case["image"]})["image"]) for case in cases]
+    assert [contrast for contrast, _ in told] == [suffix] * len(cases)
+
+
+def test_flair_and_t1w_of_one_person_get_a_map_each(tmp_path):
+    """By the weights of its contrast each, under names of their own; T2w, which has none, is skipped."""
+    from bundle import cli
+
+    scan, _, affine = synthetic_head((128, 144, 16), (1.5, 1.5, 7.0))
+    anat = tmp_path / "in" / "sub-01" / "anat"
+    for contrast in ("FLAIR", "T1w"):
+        array = scan if contrast == "FLAIR" else in_contrast(scan, contrast)
+        write_map(anat / f"sub-01_{contrast}.nii.gz", array, affine, np.float32)
+    assert cli.main(["run", str(tmp_path / "in"), str(tmp_path / "out"), "--quiet"]) == 0
+    maps = {}
+    for contrast in ("FLAIR", "T1w"):
+        stem = tmp_path / "out" / "sub-01" / "anat" / f"sub-01_mod-{contrast}_desc-anomaly_map"
+        maps[contrast] = np.asarray(nib.load(f"{stem}.nii.gz").dataobj)
+        said = json.loads(stem.with_name(stem.name + ".json").read_text())
+        assert said["settings"]["suffix"] == contrast and said["contrast"][0] == contrast
+    alone = Job([ROOT / "configs" / "inference.json", ROOT / "configs" / "t1w.json"], device="cpu")
+    own = alone({"image": str(anat / "sub-01_T1w.nii.gz"), "name": "own"})["pred"][0].numpy()
+    np.testing.assert_allclose(maps["T1w"], own, atol=1e-3)
+    assert not np.array_equal(maps["T1w"], maps["FLAIR"])
+
+
+def test_a_folder_without_names_is_sorted_by_what_scans_look_like(tmp_path):
+    import csv
+
+    from bundle import cli
+
+    scan, _, affine = synthetic_head((128, 144, 16), (1.5, 1.5, 7.0))
+    arrays = {"a": scan, "b": in_contrast(scan, "T1w"), "c": in_contrast(scan, "T2w")}
+    for name, array in arrays.items():
+        write_map(tmp_path / "in" / f"{name}.nii.gz", array, affine, np.float32)
+    assert cli.main(["run", str(tmp_path / "in"), str(tmp_path / "out"), "--quiet"]) == 0
+    with (tmp_path / "out" / "batch.csv").open() as file:
+        rows = {row["name"]: row for row in csv.DictReader(file)}
+    assert [rows[name]["status"] for name in "abc"] == ["done", "done", "skipped"]
+    assert rows["a"]["contrast"] == "FLAIR" and rows["b"]["contrast"] == "T1w"
+    assert float(rows["a"]["contrast_probability"]) > 0.5
+    assert "looks like T2w" in rows["c"]["reason"]
