@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -323,3 +324,75 @@ def test_usage(tmp_path, capsys):
         Peer.of("ARCHIVE@host", with_port=True)
     assert main(["listen", "--status", "--spool", str(tmp_path / "spool")]) == 0
     assert json.loads(capsys.readouterr().out)["incoming"] == 0
+
+
+LUA = """
+function OnStableSeries(series, tags, metadata)
+  if tags['Modality'] == 'MR' and string.find(tags['SeriesDescription'] or '', 'FLAIR') then
+    RestApiPost('/modalities/flipmap/store', series)
+  end
+end
+"""
+
+
+@pytest.fixture
+def orthanc(tmp_path):
+    """A real archive that sends every stable FLAIR series on by a rule of its own: its URL, its port, ours."""
+    if shutil.which("Orthanc") is None:
+        pytest.skip("no Orthanc on this machine")
+    web, dicom, ours = free_port(), free_port(), free_port()
+    (tmp_path / "route.lua").write_text(LUA)
+    settings = {
+        "StorageDirectory": str(tmp_path / "db"), "IndexDirectory": str(tmp_path / "db"), "HttpPort": web,
+        "DicomPort": dicom, "DicomAet": "ORTHANC", "AuthenticationEnabled": False, "StableAge": 1,
+        "LuaScripts": [str(tmp_path / "route.lua")], "DicomModalities": {"flipmap": ["FLIPMAP", LOCAL, ours]},
+        "UnknownSopClassAccepted": True,
+    }  # fmt: skip
+    (tmp_path / "orthanc.json").write_text(json.dumps(settings))
+    with (tmp_path / "orthanc.log").open("w") as log:
+        process = subprocess.Popen(["Orthanc", str(tmp_path / "orthanc.json")], stdout=log, stderr=log)
+        url = f"http://{LOCAL}:{web}"
+
+        def up():
+            try:
+                return bool(answer_of(f"{url}/system"))
+            except OSError:
+                return False
+
+        wait_for(up)
+        yield url, dicom, ours
+        process.terminate()
+        process.wait(30)
+
+
+def answer_of(url, data=None):
+    with urllib.request.urlopen(urllib.request.Request(url, data), timeout=30) as answer:
+        return json.loads(answer.read())
+
+
+def test_an_orthanc_sends_by_its_rules_and_gets_the_results(job, studies, orthanc, tmp_path):
+    """Two studies at once; segmentation, parametric map and picture lie in each of them afterwards, once."""
+    url, dicom, ours = orthanc
+    listener = Listener(
+        job, Spool(tmp_path / "spool"), "FLIPMAP", ours, [Peer("ORTHANC", LOCAL)], Peer("ORTHANC", LOCAL, dicom),
+        quiet=1.0, retry=1.0, host=LOCAL,
+    )  # fmt: skip
+    listener.start()
+    try:
+        for path in (one for one in sorted(studies.rglob("*")) if one.is_file()):
+            answer_of(f"{url}/instances", path.read_bytes())
+
+        def kinds():
+            found = {}
+            for study in answer_of(f"{url}/studies?expand"):
+                series = [answer_of(f"{url}/series/{one}")["MainDicomTags"]["Modality"] for one in study["Series"]]
+                found[study["PatientMainDicomTags"]["PatientID"]] = sorted(series)
+            return found
+
+        complete = sorted(["MR", "SEG", "OT", "OT"])
+        wait_for(lambda: [len(kinds().get(name, [])) for name in ("P0", "P1")] == [len(complete)] * 2, 60)
+        time.sleep(3)  # nothing comes twice, nor is a result sent on as a scan
+        found = kinds()
+        assert found["P0"] == found["P1"] and {"MR", "SEG"} <= set(found["P0"]) and len(found["P0"]) == len(complete)
+    finally:
+        listener.stop()
