@@ -124,6 +124,14 @@ T1W = Modality(
         "image_classes": "T1w scans of the brain, without contrast agent",
     },
 )
+T2W = Modality(
+    name="t2w",
+    config="t2w.json",
+    layout="bids_lesion",
+    split="small_lesions.json",
+    suffix="T2w",
+    series="t2(?!.?(\\*|flair|star))",
+)
 OCT = Modality(
     name="oct",
     config="oct.json",
@@ -142,7 +150,7 @@ OCT = Modality(
     },
     image_format={"modality": "OCT", "channel_def": {"0": "B-scan"}},
 )
-MODALITIES = {modality.name: modality for modality in (FLAIR, T1W, OCT)}
+MODALITIES = {modality.name: modality for modality in (FLAIR, T1W, T2W, OCT)}
 
 
 def method_names() -> tuple[str, ...]:

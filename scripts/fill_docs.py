@@ -17,7 +17,7 @@ from bundle import bundle_root
 from bundle.io.files import whole_file
 
 DOCS = Path(bundle_root()) / "docs"
-PAGES = ("README.md", "docs/README.md", "docs/evaluation.md", "docs/oct.md")
+PAGES = ("README.md", "docs/README.md", "docs/evaluation.md", "docs/oct.md", "docs/contrasts.md")
 MARKED = re.compile(r"(<!-- begin (\w+) -->\n).*?(\n<!-- end \2 -->)", re.DOTALL)
 #: Rows and columns of the README: name in places.csv → what it is called there.
 SHOWN = {
@@ -102,6 +102,18 @@ def _rate(row: dict[str, str], key: str) -> str:
     return f"{float(shipped):.2%}" if shipped else f"{float(reached):.2%}*" if reached else ""
 
 
+def contrasts() -> str:
+    """How often the contrast of a scan is told right."""
+    with (DOCS / "evaluation" / "contrasts.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    lines = ["| set | contrast | looks | right | wrong and sure |", "|---|---|---|---|---|"]
+    lines += [f"| {' | '.join(row.values())} |" for row in rows[:-1]]
+    total = rows[-1]
+    share = int(total["right"]) / int(total["looks"])
+    said = [f"**{total['looks']}**", f"**{total['right']} ({share:.1%})**", f"**{total['wrong_and_sure']}**"]
+    return "\n".join([*lines, f"| **all** | | {' | '.join(said)} |"])
+
+
 def _file(name: str) -> Callable[[], str]:
     return lambda: (DOCS / name).read_text(encoding="utf-8")
 
@@ -112,6 +124,8 @@ TABLES = {
     "places": _file("evaluation/places.md"),
     "patients": _file("evaluation/table.md"),
     "oct_in_short": oct_in_short,
+    "contrasts": contrasts,
+    "t1w": _file("evaluation/t1w.md"),
 }
 
 

@@ -18,7 +18,7 @@ import bundle
 from bundle.networks.weights import load_weights
 from bundle.scoring.calibration import read_calibration, weights_hash
 from scripts.compose_configs import compose
-from scripts.fill_docs import PAGES, TABLES, filled
+from scripts.fill_docs import PAGES, TABLES, fill
 from tests.conftest import ROOT
 
 CONFIGS = sorted([*(ROOT / "configs").glob("*.json"), *(ROOT / "configs" / "methods").glob("*.json")])
@@ -207,7 +207,7 @@ def test_tables_in_pages_are_those_that_evaluation_wrote():
     shown = 0
     for name in PAGES:
         text = (ROOT / name).read_text(encoding="utf-8")
-        assert filled(ROOT / name) == text, f"{name} is not current: run make results"
+        assert fill(ROOT / name) == text, f"{name} is not current: run make results"
         shown += text.count("<!-- begin ")
     assert shown == len(TABLES) + 1, "one of them stands in two pages"
 

@@ -114,7 +114,7 @@ def test_onnx_gives_the_same_restoration(tmp_path):
 
 
 def test_what_cannot_be_exported_is_said(tmp_path, capsys):
-    with pytest.raises(FlipmapError, match="flair, t1w, oct"):
+    with pytest.raises(FlipmapError, match="flair, t1w, t2w, oct"):
         export("ultrasound", "default", tmp_path / "x.zip")
     with pytest.raises(FlipmapError, match=r"no method of that name.*structured_flips"):
         export("flair", "guessing", tmp_path / "x.zip")

@@ -31,7 +31,7 @@ def test_a_row_is_whole(modality):
 
 
 def test_an_unknown_name_is_refused_with_those_that_are_known():
-    with pytest.raises(FlipmapError, match="flair, t1w, oct"):
+    with pytest.raises(FlipmapError, match="flair, t1w, t2w, oct"):
         modality_of("ultrasound")
     with pytest.raises(FlipmapError, match=r"disyre.*structured_flips"):
         FLAIR.configs("guessing")
@@ -48,17 +48,17 @@ def test_what_ships_without_a_calibration_says_so():
 
 def test_a_contrast_without_weights_says_so(bids_folder, tmp_path, capsys):
     for path in list(bids_folder.rglob("*_FLAIR.nii.gz")):
-        shutil.copy(path, path.with_name(path.name.replace("FLAIR", "T1w")))
-    config = str(ROOT / "configs" / "t1w.json")
+        shutil.copy(path, path.with_name(path.name.replace("FLAIR", "T2w")))
+    config = str(ROOT / "configs" / "t2w.json")
     assert main(["run", str(bids_folder), str(tmp_path / "out"), "--config", config, "-q"]) == 2
     said = capsys.readouterr().err
-    assert "t1w" in said
+    assert "t2w" in said
     assert "Train first" in said
     assert not (tmp_path / "out").exists()
 
 
 def test_no_string_test_of_a_modality():
-    compared = re.compile(r"""[=!]=\s*["'](mri|flair|oct|brain|retina)["']|in \(["'](mri|flair|oct)["']""")
+    compared = re.compile(r"""[=!]=\s*["'](mri|flair|t1w|t2w|oct|brain|retina)["']|in \(["'](mri|flair|oct)["']""")
     for path in sorted((ROOT / "bundle").rglob("*.py")):
         assert not compared.search(Path(path).read_text()), path
 

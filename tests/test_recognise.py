@@ -123,7 +123,7 @@ def test_profiles_to_learn_from(tmp_path):
 
 @pytest.mark.parametrize("suffix", ["FLAIR", "T1w", "T2w"])
 def test_told_on_real_scans(suffix):
-    steps = Job(check_contrast=False, device="cpu").preprocessing.transforms[:5]
+    steps = Job(check_contrast=False, suffix=suffix, device="cpu").preprocessing.transforms[:5]
     cases = [case for case in lesion_cases(data_folder("brain_wml10"), suffix) if case["subject"] >= "sub-wml03"]
     told = [contrast_of(Compose(steps)({"image": case["image"]})["image"]) for case in cases]
     assert [contrast for contrast, _ in told] == [suffix] * len(cases)

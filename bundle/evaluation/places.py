@@ -16,6 +16,7 @@ import numpy as np
 
 from ..cases import find_scans, lesion_cases
 from ..datasets import training_cases
+from ..modalities import modality_of
 from ..pipeline.job import Job
 from ..report.figures import CasePanel, save_cases
 from .metrics import Pooled
@@ -28,46 +29,53 @@ __all__ = ["against", "benchmark_places", "place_rows"]
 
 logger = logging.getLogger(__name__)
 
-BASELINE = "intensity"
-
 
 def benchmark_places(
-    places: Mapping[str, Mapping], rows: Mapping[str, Mapping], output_dir: str | Path, **settings: Any
+    places: Mapping[str, Mapping],
+    rows: Mapping[str, Mapping],
+    output_dir: str | Path,
+    modality: str = "flair",
+    name: str = "places",
+    **settings: Any,
 ) -> list[dict]:
-    """Run every row on every set; write ``places.csv`` and ``places.md``, and pictures of best, median and worst case.
+    """Run every row on every set; write a table, CSV and Markdown, and pictures of best, median and worst case.
 
     Args:
         places: name → ``dataset_dir`` (BIDS with lesion masks, or without any: then all is healthy); where not all of
             it is asked, ``split`` and ``part``; and ``pictured``, where the licence of the scans lets slices be shown.
-        rows: see `bundle.evaluation.rows.load_rows`; one is called `BASELINE`. The last one is pictured.
+        rows: see `bundle.evaluation.rows.load_rows`; the first one is what the others are compared with, the last one
+            is pictured.
         output_dir: folder of the tables.
+        modality: a brain contrast, whose scans are taken.
+        name: of the table.
         settings: ids that all rows share.
 
     Returns:
         a dictionary a set and row.
     """
-    jobs, folder = load_rows(rows, **settings), Path(output_dir)
+    jobs, folder = load_rows(rows, modality, **settings), Path(output_dir)
+    suffix = modality_of(modality).suffix or ""
     folder.mkdir(parents=True, exist_ok=True)
     table: list[dict] = []
     for place, where in places.items():
         pictured = where.get("pictured", False)
-        cases = _cases(**{key: value for key, value in where.items() if key != "pictured"})
+        cases = _cases(suffix, **{key: value for key, value in where.items() if key != "pictured"})
         kept, panels = _score(cases, jobs)
         table += place_rows(place, kept, jobs)
         for row in table[-len(jobs) :]:
             logger.info("%s", row)
         if panels and pictured:
             save_cases(folder / f"{place}.png", panels)
-    write_rows(folder / "places.csv", table)
-    (folder / "places.md").write_text(_markdown(table, list(rows)), encoding="utf-8")
+    write_rows(folder / f"{name}.csv", table)
+    (folder / f"{name}.md").write_text(_markdown(table, list(rows)), encoding="utf-8")
     return table
 
 
-def _cases(dataset_dir: str | Path, split: str | None = None, part: str = "test") -> list[dict]:
+def _cases(suffix: str, dataset_dir: str | Path, split: str | None = None, part: str = "test") -> list[dict]:
     if split:
-        return training_cases(dataset_dir, part, "bids_lesion", split)
+        return training_cases(dataset_dir, part, "bids_lesion", split, suffix)
     has_masks = (Path(dataset_dir) / "derivatives" / "lesion").is_dir()
-    return lesion_cases(dataset_dir) if has_masks else find_scans(dataset_dir)
+    return lesion_cases(dataset_dir, suffix) if has_masks else find_scans(dataset_dir, suffix)
 
 
 def _score(cases: Sequence[dict], jobs: Mapping[str, Job]) -> tuple[dict[str, MethodScores], list[CasePanel]]:
@@ -124,12 +132,12 @@ def _percent(value: object) -> str:
 
 
 def against(table: Sequence[Mapping], name: str, key: str = "auprc") -> float:
-    """Mean over places of log(figure / that of the intensity)."""
+    """Mean over places of log(figure / that of the first row)."""
     ratios = []
     for place in dict.fromkeys(row["place"] for row in table):
         rows = {row["method"]: row for row in table if row["place"] == place}
         if rows[name][key] != "":
-            ratios.append(np.log(rows[name][key] / rows[BASELINE][key]))
+            ratios.append(np.log(rows[name][key] / next(iter(rows.values()))[key]))
     return float(np.mean(ratios))
 
 
@@ -139,9 +147,9 @@ def _markdown(table: Sequence[Mapping], names: Sequence[str]) -> str:
     lines = [
         "AUPRC, pooled over voxels / mean over scans, of the map as it is saved, and the false-positive rates that the "
         "values 2 (promised: 1 %) and 3 (0.1 %) reach in healthy slices. Last column: mean over places of the ratio to "
-        "the intensity in the same mask, pooled / mean over scans.",
+        f"{names[0]} in the same mask, pooled / mean over scans.",
         "",
-        "| method | " + " | ".join([*diseased, *(f"{place}, rates" for place in places), "times the intensity"]) + " |",
+        "| method | " + " | ".join([*diseased, *(f"{place}, rates" for place in places), f"times {names[0]}"]) + " |",
         "|---" * (len(diseased) + len(places) + 2) + "|",
     ]
     for name in names:

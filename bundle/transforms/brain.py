@@ -24,8 +24,9 @@ from ..precision import autocast
 from .head import box_of, head_mask, largest_piece
 from .skull_stripping import is_stripped
 
-__all__ = ["GRID_SPACING", "BrainMaskd", "brain_network", "normalise"]
+__all__ = ["GIVEN", "GRID_SPACING", "BrainMaskd", "brain_network", "normalise"]
 
+GIVEN = "given"  # entry of the meta data of a mask: whether the case brought it along
 GRID_SPACING = 3.0  # mm, every axis
 MULTIPLE = 8  # every size of the network's grid
 CLOSING = 2  # voxels of the network's grid: a lesion at the brain's edge is not cut out of it
@@ -84,8 +85,8 @@ class BrainMaskd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict:
         d = dict(data)
         for key in self.key_iterator(d):
-            scan = d[key]
-            if self.mask_key in d:
+            scan, given = d[key], self.mask_key in d
+            if given:
                 mask = _check_given(d[self.mask_key], scan)
             else:
                 volume = np.asarray(scan.mean(0))
@@ -94,7 +95,7 @@ class BrainMaskd(MapTransform):
             values = torch.from_numpy(mask.astype(np.float32))[None]
             # Copies: what is done to the scan from here on is not done to its mask.
             d[self.mask_key] = MetaTensor(
-                values, meta=dict(scan.meta), applied_operations=list(scan.applied_operations)
+                values, meta={**scan.meta, GIVEN: given}, applied_operations=list(scan.applied_operations)
             )
         return d
 

@@ -21,6 +21,7 @@ from monai.transforms import MapTransform
 
 from ..errors import ContrastError
 from ..networks.weights import load_weights
+from .brain import GIVEN
 from .brain_depth import depth_in_slices
 
 __all__ = [
@@ -113,7 +114,8 @@ class RecogniseContrastd(MapTransform):
         path: weights of `contrast_network`; None looks at nothing.
         wanted: BIDS suffix of the contrast that the job is for; None, or one that the network does not know, refuses
             none.
-        sure: probability from which on another contrast is refused.
+        sure: probability from which on another contrast is refused; within a mask that the case brought along, none
+            is.
         mask_key: of the brain mask (1, X, Y, Z).
 
     Raises:
@@ -142,7 +144,9 @@ class RecogniseContrastd(MapTransform):
             scan = d[key]
             told = self._tell(scan, d[self.mask_key])
             contrast = max(told, key=lambda name: told[name])
-            if self.wanted in CONTRASTS and contrast != self.wanted and told[contrast] >= self.sure:
+            # Within a mask of one's own, which may be any region, nobody can be sure.
+            sure = told[contrast] >= self.sure and not d[self.mask_key].meta.get(GIVEN)
+            if self.wanted in CONTRASTS and contrast != self.wanted and sure:
                 raise ContrastError(
                     str(scan.meta.get("filename_or_obj", key)),
                     f"looks like {contrast} ({told[contrast]:.0%} sure), the weights are for {self.wanted}",
