@@ -48,7 +48,14 @@ class QuickJob:
         self.settings = {"method": "quick", "region": "brain", "threshold": 9.0}
         self.seconds = seconds
         points = [(v, 10.0**-v, float(v)) for v in (1, 2, 3, 4)]
-        self.calibration_points = {"voxels": 1000, "patients": 7, "percentile": 0.8, "end": 9.0, "points": points}
+        self.calibration_points = {
+            "contrast": "FLAIR",
+            "voxels": 1000,
+            "patients": 7,
+            "percentile": 0.8,
+            "end": 9.0,
+            "points": points,
+        }
 
     def prepare(self, case):
         from bundle.io.nifti import read_scan

@@ -112,7 +112,7 @@ def test_held_out_patients_are_mapped_by_the_run_that_never_saw_them(monkeypatch
         names = ["sub-AA1", "sub-BB1", "sub-BB2"] if hospital == NOBODY else [f"sub-{hospital}1"]
         return {name: [Patient(one, scores, lesion, scores[:4]) for one in names] for name in ("fused", BASELINE)}
 
-    monkeypatch.setattr(leave_site_out, "scored", scored)
+    monkeypatch.setattr(leave_site_out, "score", scored)
     rows = {(row["hospital"], row["run"], row["map"]): row for row in report(tmp_path, "", ["AA", "BB"])}
     assert rows["all", "hospital held out", "fused"]["auprc"] == 1
     assert rows["all", "hospital held out", "fused"]["patients"] == 2

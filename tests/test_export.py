@@ -18,7 +18,7 @@ from monai.bundle.config_parser import ConfigParser
 
 from bundle.cli import main
 from bundle.errors import FlipmapError, OutputError
-from bundle.export import BRAIN, CALIBRATION, WEIGHTS, export, export_name
+from bundle.export import BRAIN, CALIBRATION, CONTRAST, WEIGHTS, export, export_name
 from bundle.io.nifti import write_map
 from bundle.modalities import DEFAULT, MODALITIES
 from bundle.networks.weights import load_weights
@@ -89,7 +89,7 @@ def test_weights_apart_are_named_with_their_hashes(tmp_path):
     assert main(["export", str(tmp_path / "x"), "--method", "intensity", "--url", upload.as_uri()]) == 0
     assert not list((tmp_path / "x").rglob("*.pt"))
     download_large_files(str(tmp_path / "x"))
-    assert {path.relative_to(upload) for path in upload.rglob("*.pt")} == {Path(WEIGHTS), Path(BRAIN)}
+    assert {path.relative_to(upload) for path in upload.rglob("*.pt")} == {Path(WEIGHTS), Path(BRAIN), Path(CONTRAST)}
     assert weights_hash(tmp_path / "x" / WEIGHTS) == weights_hash(upload / WEIGHTS)
     (upload / BRAIN).write_bytes(b"another file")
     (tmp_path / "x" / BRAIN).unlink()

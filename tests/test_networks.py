@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Autoencoder, denoiser and the one module that holds them."""
 
+import copy
+
 import pytest
 import torch
 
@@ -63,6 +65,12 @@ def test_weights_load_strictly(tmp_path, network):
     assert load_weights(network, path) is network
     with pytest.raises(WeightsError, match="not the weights of this network"):
         load_weights(BinaryAutoencoder(), path)
+    alone = copy.deepcopy(network.autoencoder)
+    for parameter in alone.parameters():
+        torch.nn.init.zeros_(parameter)
+    assert load_weights(alone, path, part="autoencoder") is alone
+    for ours, theirs in zip(alone.parameters(), network.autoencoder.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
     with pytest.raises(WeightsError, match="no such file"):
         load_weights(network, tmp_path / "absent.pt")
     path.write_bytes(path.read_bytes()[:1000])

@@ -202,7 +202,10 @@ OVERRIDES = {
     "lesions_t1w": "lesions",
     "lesions_t2w": "lesions",
     "denoising": "disyre",
+    "denoiser_t1w": "denoiser",
 }
+#: Split files that the recipe of contrasts reads, by name.
+SPLITS = ("lgg_flair", "elderly_flair", "healthy_t1w", "healthy_t2w", "small_lesions")
 
 
 def oct_data(tmp_path):
@@ -230,10 +233,20 @@ def data_of(bids_folder, tmp_path):
         if recipe.endswith("oct"):
             return {**oct_data(tmp_path), "split": str(split), "synthetic": 2}
         split.write_text(json.dumps({"subjects": {"training": ["sub-00", "sub-01"], "validation": ["sub-02"]}}))
-        if recipe == "lesions_t2w":
+        if recipe in ("lesions_t2w", "contrast"):
             for path in list(bids_folder.rglob("*_FLAIR.nii.gz")):
                 shutil.copy(path, path.with_name(path.name.replace("FLAIR", "T2w")))
-        more = lesion_data(tmp_path, bids_folder) if "lesions" in (recipe, OVERRIDES.get(recipe)) else {}
+        if recipe == "contrast":
+            for name in SPLITS:
+                shutil.copy(split, tmp_path / f"{name}.json")
+        places = ("healthy_t2w_dir", "small_lesions_dir")
+        more = {
+            **lesion_data(tmp_path, bids_folder),
+            **dict.fromkeys(places, str(bids_folder)),
+            "splits": str(tmp_path),
+            "healthy_dirs": [str(bids_folder)],
+            "healthy_split": str(split),
+        }
         return {"dataset_dir": str(bids_folder), "split": str(split), **more}
 
     return made

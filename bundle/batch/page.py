@@ -103,6 +103,7 @@ def write_page(
         done=groups["done"],
         failed=groups["failed"],
         skipped=groups["skipped"],
+        contrasts=any(row["contrast"] for row in groups["done"]),
         total=len(groups["done"]) + len(groups["failed"]),
         threshold=facts.threshold,
         method=facts.method,

@@ -26,19 +26,22 @@ LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
 _LAID_OUT: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
-def load_weights(network: Module, path: str | Path, without: Sequence[str] = ()) -> Module:
+def load_weights(network: Module, path: str | Path, without: Sequence[str] = (), part: str = "") -> Module:
     """Load a state dict strictly, tensors only, and lay it out in memory as convolutions on a CPU like it best.
 
     Args:
         network: to load it into.
         path: of the file.
         without: parts of the file that the network may do without.
+        part: of the file that is the network; by default the whole file is.
 
     Raises:
         WeightsError: when the file is missing, is no state dict, or belongs to another network.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
+        if part:
+            state = {key.removeprefix(f"{part}."): one for key, one in state.items() if key.startswith(f"{part}.")}
         left_out = tuple(f"{part}." for part in without if part not in dict(network.named_children()))
         network.load_state_dict({key: value for key, value in state.items() if not key.startswith(left_out or "\0")})
     except FileNotFoundError as error:

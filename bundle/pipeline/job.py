@@ -108,8 +108,9 @@ class Job:
 
     @property
     def calibration_points(self) -> dict[str, object] | None:
-        """What the values of its maps mean: healthy voxels and patients behind them, the bootstrap percentile, where
-        the table ends, and the raw score at which each rate is reached; None where the maps are raw scores.
+        """What the values of its maps mean: contrast of the scans, healthy voxels and patients behind them, the bootstrap
+        percentile, where the table ends, and the raw score at which each rate is reached; None where the maps are raw
+        scores.
         """
         if self.uncalibrated:
             return None
@@ -117,6 +118,7 @@ class Job:
         known = read_calibration(path, method)
         points = [(value, rate, known.threshold(rate)) for value, rate in enumerate(RATES, start=1)]
         return {
+            "contrast": self.modality.suffix,
             "voxels": known.voxels,
             "patients": known.patients,
             "percentile": known.percentile,
