@@ -108,7 +108,7 @@ class Job:
 
     @property
     def calibration_points(self) -> dict[str, object] | None:
-        """What the values of its maps mean: contrast of the scans, healthy voxels and patients behind them, the bootstrap
+        """What the values of its maps mean: contrast, healthy voxels and patients behind them, the bootstrap
         percentile, where the table ends, and the raw score at which each rate is reached; None where the maps are raw
         scores.
         """
