@@ -17,7 +17,10 @@ from bundle import bundle_root
 from bundle.io.files import whole_file
 
 DOCS = Path(bundle_root()) / "docs"
-PAGES = ("README.md", "docs/README.md", "docs/evaluation.md", "docs/oct.md", "docs/contrasts.md", "docs/decisions/0008-rooms.md")
+PAGES = (
+    "README.md",
+    *("docs/README.md", "docs/evaluation.md", "docs/oct.md", "docs/contrasts.md", "docs/decisions/0008-rooms.md"),
+)
 MARKED = re.compile(r"(<!-- begin (\w+) -->\n).*?(\n<!-- end \2 -->)", re.DOTALL)
 #: Rows and columns of the README: name in places.csv → what it is called there.
 SHOWN = {

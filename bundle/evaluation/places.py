@@ -65,7 +65,7 @@ def benchmark_places(
         for row in table[-len(jobs) :]:
             logger.info("%s", row)
         if panels and pictured:
-            save_cases(folder / f"{place}.png", panels)
+            save_cases(folder / f"{place.replace(' ', '_')}.png", panels)
     write_rows(folder / f"{name}.csv", table)
     (folder / f"{name}.md").write_text(_markdown(table, list(rows)), encoding="utf-8")
     return table
