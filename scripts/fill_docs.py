@@ -21,7 +21,7 @@ PAGES = (
     "README.md",
     *("docs/README.md", "docs/evaluation.md", "docs/oct.md", "docs/contrasts.md", "docs/decisions/0008-rooms.md"),
 )
-MARKED = re.compile(r"(<!-- begin (\w+) -->\n).*?(\n<!-- end \2 -->)", re.DOTALL)
+MARKED = re.compile(r"(<!-- begin (\w+) -->\n).*?(<!-- end \2 -->)", re.DOTALL)
 #: Rows and columns of the README: name in places.csv → what it is called there.
 SHOWN = {
     "intensity": "plain intensity",
@@ -65,7 +65,7 @@ def main() -> None:
 
 def fill(page: Path) -> str:
     """The page with the tables as they are now."""
-    return MARKED.sub(lambda m: m[1] + TABLES[m[2]]().strip() + m[3], page.read_text(encoding="utf-8"))
+    return MARKED.sub(lambda m: m[1] + TABLES[m[2]]().strip() + "\n" + m[3], page.read_text(encoding="utf-8"))
 
 
 def places_in_short() -> str:

@@ -209,6 +209,7 @@ def test_tables_in_pages_are_those_that_evaluation_wrote():
         text = (ROOT / name).read_text(encoding="utf-8")
         assert fill(ROOT / name) == text, f"{name} is not current: run make results"
         shown += text.count("<!-- begin ")
+        assert not re.search(r"<!-- begin (\w+) -->\s*<!-- end", text), f"an empty table in {name}"
     assert shown == len(TABLES) + 1, "one of them stands in two pages"
 
 
