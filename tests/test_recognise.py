@@ -163,3 +163,25 @@ def test_a_folder_without_names_is_sorted_by_what_scans_look_like(tmp_path):
     assert rows["a"]["contrast"] == "FLAIR" and rows["b"]["contrast"] == "T1w"
     assert float(rows["a"]["contrast_probability"]) > 0.5
     assert "looks like T2w" in rows["c"]["reason"]
+
+
+def test_a_mixed_dicom_study_in_one_command(tmp_path):
+    """FLAIR and T1w are mapped by weights of their own; everything else has its row, with the reason."""
+    import csv
+
+    pytest.importorskip("highdicom")
+    from bundle import cli
+    from tests.dicom_files import write_series
+
+    series = {"AX FLAIR": "FLAIR", "SAG T1 MPRAGE": "T1w", "AX T2 TSE": "T2w", "AX T1 POST GD": "T1w", "AX DWI": "T2w"}
+    for number, (description, contrast) in enumerate(series.items()):
+        scan, affine = head_of(contrast, (72, 84, 10), (2.7, 2.7, 11.0))
+        write_series(tmp_path / "in" / str(number), scan, affine, SeriesDescription=description)
+    assert cli.main(["run", str(tmp_path / "in"), str(tmp_path / "out"), "--quiet"]) == 0
+    with (tmp_path / "out" / "batch.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    done = {row["contrast"] for row in rows if row["status"] == "done"}
+    assert done == {"FLAIR", "T1w"}
+    skipped = [row["reason"] for row in rows if row["status"] == "skipped"]
+    assert len(skipped) == 3 and all("does not match" in reason for reason in skipped)
+    assert len(list((tmp_path / "out").rglob("*_desc-anomaly_seg.dcm"))) == 2
