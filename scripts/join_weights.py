@@ -28,7 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("path", type=Path, help="where to")
     parser.add_argument("base", type=Path, help="weights whose other parts stay as they are")
-    parser.add_argument("parts", nargs="*", metavar="NAME=FILE", help="further parts")
+    parser.add_argument("parts", nargs="*", metavar="NAME=FILE", help="further parts, alone or in a whole network")
     parser.add_argument("--half", action="store_true", help="16 bits a number, as the shipped weights have")
     arguments = parser.parse_args()
     base = torch.load(arguments.base, map_location="cpu", weights_only=True)
@@ -36,7 +36,8 @@ def main() -> None:
     joined = {key: value for key, value in base.items() if key.partition(".")[0] not in parts}
     for name, file in parts.items():
         state = torch.load(file, map_location="cpu", weights_only=True)
-        joined |= {f"{name}.{key}": value for key, value in state.items()}
+        own = {key: value for key, value in state.items() if key.startswith(f"{name}.")}  # of a whole network
+        joined |= own or {f"{name}.{key}": value for key, value in state.items()}
     if arguments.half:
         joined = halve(joined)
     with whole_file(arguments.path) as temporary:

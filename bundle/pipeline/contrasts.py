@@ -24,7 +24,7 @@ JOB = "job"
 SHARED = frozenset(
     (
         *("threshold", "smoothing_mm", "min_finding_ml", "scored_ml", "precision", "device", "threads"),
-        *("num_workers", "brain_masks", "dataset_dir", "output_dir"),
+        *("num_workers", "brain_masks"),
     )
 )
 
