@@ -21,9 +21,10 @@ import numpy as np
 import pytest
 from monai.data import MetaTensor
 
+from bundle.batch.case import TIMEOUT, run_case
 from bundle.batch.claims import FOLDER, Claims, Elsewhere
 from bundle.batch.plan import OUTPUTS, SIDECAR, is_done, plan_cases, sha256_of
-from bundle.batch.run import TIMEOUT, run_batch, run_case
+from bundle.batch.run import run_batch
 from bundle.batch.shards import Shard
 from bundle.cases import find_scans
 from bundle.cli import main

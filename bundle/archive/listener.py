@@ -15,8 +15,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from ..batch.case import run_case
 from ..batch.plan import DICOM_OUTPUTS, PlannedCase, plan_series
-from ..batch.run import run_case
 from ..errors import FlipmapError, OutputError
 from ..io.dicom import find_series
 from ..pipeline.dataset import explain

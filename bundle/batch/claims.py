@@ -69,9 +69,7 @@ class Claims:
         except OSError as error:
             reason = f"cannot be written ({error.strerror})"
             raise OutputError(self.output, reason, "Allow writing, or take another") from error
-        if not self._others():
-            for left in self.output.rglob(f"{UNFINISHED}*"):  # of a run that was killed
-                left.unlink(missing_ok=True)
+        self.clear()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -87,6 +85,16 @@ class Claims:
         while not (self.runs / f"{self.run}.lock").exists():
             self._lock.release()
             self._lock.acquire(timeout=0)
+
+    def clear(self) -> None:
+        """Remove what runs left that were killed, unless another run lives, whose it may be."""
+        if self._others():
+            return
+        for left in self.output.rglob(f"{UNFINISHED}*"):
+            left.unlink(missing_ok=True)
+        for claim in self.claims.iterdir():
+            with suppress(FileNotFoundError, Elsewhere):
+                self._take_over(claim)
 
     def take(self, name: str) -> None:
         """Claim a case.

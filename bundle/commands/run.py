@@ -10,19 +10,21 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import EXIT_CODES, DatasetError, FlipmapError, OutputError, cause_of
+from ..errors import EXIT_CODES, DatasetError, OutputError
 from ..io.volumes import READERS
-from ..paths import default_config
 from .options import add_settings, positive, seconds, settings_of
 
 if TYPE_CHECKING:
+    from ..batch.cluster import Engine
     from ..batch.plan import PlannedCase
     from ..batch.record import Record
     from ..batch.shards import Shard
     from ..pipeline.job import Job
+    from ..pipeline.spec import JobSpec
 
 __all__ = ["add_arguments", "run", "run_shard"]
 
@@ -30,7 +32,6 @@ logger = logging.getLogger("flipmap")
 
 #: Of a run with --jobs 2 on scans of 24 slices, as its acceptance test measures it (docs/batches.md).
 MEMORY_MIB = 1300
-AUTO = "auto"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +45,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_settings(parser)
     parser.add_argument(
         "--contrast",
-        default=AUTO,
         metavar="SUFFIX",
         help="contrast of the scans, FLAIR or T1w; by default each goes to the weights of the contrast that it has",
     )
@@ -56,6 +56,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="with --dry-run: as JSON, with what a case needs")
     parser.add_argument(
         "--shard", metavar="N/M", help="do the Nth of M parts of the cases; any number of them may run at a time"
+    )
+    parser.add_argument(
+        "--on",
+        metavar="WHERE",
+        help="let workers do the cases: local (processes of this machine), slurm (or pbs, sge, lsf, htcondor, oar), or "
+        "the address of a dask scheduler, tcp://HOST:PORT; all of them must see the folders under the same names",
+    )
+    parser.add_argument("--workers", type=positive, default=2, help="how many, with --on (default %(default)s)")
+    parser.add_argument(
+        "--on-set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a setting of the queue, of dask_jobqueue's class for it, queue=long for instance; repeatable",
     )
     parser.add_argument("--jobs", type=positive, default=2, help="scans read and written while another is computed")
     parser.add_argument(
@@ -89,7 +103,8 @@ def run_shard(options: argparse.Namespace, shard: Shard, wanted: Callable[[Plann
     Raises:
         DatasetError: when there is nothing to map.
     """
-    job = _job(options)
+    spec = _spec(options)
+    job = spec.load()
     plan, skipped = _plan(options, job)
     plan = [case for case in plan if shard.holds(case.name) and (wanted is None or wanted(case))]
     if wanted and not plan:
@@ -98,7 +113,17 @@ def run_shard(options: argparse.Namespace, shard: Shard, wanted: Callable[[Plann
     if options.dry_run:
         _tell(plan, skipped, job, options)
         return EXIT_CODES["all good"]
-    return _run_plan(plan, skipped, job, shard, options)
+    with _workers(options) as engine:
+        return _run_plan(plan, skipped, job, shard, options, (engine, spec) if engine else None)
+
+
+def _workers(options: argparse.Namespace) -> AbstractContextManager[Engine | None]:
+    """The engine of ``--on``, open; None where this process does the cases."""
+    if not options.on:
+        return nullcontext()
+    from ..batch.cluster import engine_on
+
+    return engine_on(options.on, options.workers, options.threads, settings_of(options.on_set))
 
 
 def _tell(plan: list[PlannedCase], skipped: dict[str, str], job: Job, options: argparse.Namespace) -> None:
@@ -147,33 +172,32 @@ def _plan(options: argparse.Namespace, job: Job) -> tuple[list[PlannedCase], dic
     return plan, skipped
 
 
-def _job(options: argparse.Namespace) -> Job:
+def _spec(options: argparse.Namespace) -> JobSpec:
     """The job of the config files and settings given."""
-    from ..pipeline.contrasts import by_contrast, job_of_any_contrast
-    from ..pipeline.job import Job
+    from ..pipeline.spec import AUTO, JobSpec
 
     settings = settings_of(options.set)
     if options.suffix:
         settings["suffix"] = options.suffix
-    if options.threads:
-        settings["threads"] = options.threads
-    known = by_contrast()
-    if options.contrast not in (AUTO, *known):
-        raise FlipmapError(f"--contrast {options.contrast}", "no weights for it", f"Choose from {', '.join(known)}")
-    try:
-        if options.contrast != AUTO:
-            configs = [*known[options.contrast].configs(), *options.config]
-            return Job(configs, **{"check_contrast": False, **settings})
-        if not options.config:
-            return job_of_any_contrast(**settings)
-        return Job([default_config(), *options.config], **settings)
-    except Exception as error:
-        cause = cause_of(error)
-        raise cause or FlipmapError("the config", " ".join(str(error).split()), "Check --config and --set") from error
+    if threads := _threads(options):
+        settings["threads"] = threads
+    return JobSpec(options.config, settings, options.contrast or AUTO)
+
+
+def _threads(options: argparse.Namespace) -> int | None:
+    """Of arithmetic, of each process; where several share this machine, each has its share of the cores."""
+    if options.threads or options.on != "local":
+        return options.threads
+    return max(1, (os.cpu_count() or 1) // options.workers)
 
 
 def _run_plan(
-    plan: list[PlannedCase], skipped: dict[str, str], job: Job, shard: Shard, options: argparse.Namespace
+    plan: list[PlannedCase],
+    skipped: dict[str, str],
+    job: Job,
+    shard: Shard,
+    options: argparse.Namespace,
+    workers: tuple[Engine, JobSpec] | None,
 ) -> int:
     from tqdm import tqdm
 
@@ -205,6 +229,7 @@ def _run_plan(
                 skipped,
                 options.viewer,
                 shard,
+                workers,
             )
         failed = sum(record.status == "failed" for record in records)
         done = sum(record.status.startswith("done") for record in records)

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One case of a batch, from file to files: what it needs of the others is nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple, cast
+
+import numpy as np
+from monai.data import MetaTensor
+
+from ..errors import ContrastError, FlipmapError, ScanError
+from ..io.dicom import DicomSeries
+from ..io.nifti import write_map
+from ..pipeline.contrasts import JOB
+from ..pipeline.dataset import explain
+from ..pipeline.job import Job
+from ..pipeline.save import write_json
+from ..report.case_picture import save_case_picture
+from ..report.enface import save_enface
+from ..scoring.calibration import UNITS
+from ..threads import GivenUp
+from ..transforms.recognise import contrast_of
+from .plan import DICOM_OUTPUTS, ENFACE, PlannedCase
+from .record import Record, write_sidecar
+from .stages import Clock, Stage, TookTooLong, run_stages
+
+__all__ = ["TIMEOUT", "case_stages", "failure", "run_case"]
+
+SHOWN = "shown"  # key of the scan as it was read, for its pictures
+TIMEOUT = 900.0  # seconds a scan may take: a hundred times what one takes on two cores
+
+
+def run_case(job: Job, case: PlannedCase, output: Path, timeout: float | None = TIMEOUT) -> Record:
+    """One case from file to files.
+
+    Raises:
+        FlipmapError: when it cannot be read, scored or written, or takes too long.
+    """
+    ended: list[Record | FlipmapError] = []
+
+    def failed(_: PlannedCase, error: Exception) -> None:
+        ended.append(_cause(case, error, timeout))
+
+    run_stages([case], case_stages(job, output, jobs=1), lambda _, record: ended.append(record), failed, timeout)
+    if isinstance(ended[0], FlipmapError):
+        raise ended[0]
+    return ended[0]
+
+
+def case_stages(job: Job, output: Path, jobs: int, take: Callable[[PlannedCase], None] | None = None) -> list[Stage]:
+    """Reading, computing and writing of a case.
+
+    Args:
+        job: loaded.
+        output: folder of the results.
+        jobs: cases that are read, and written, at a time.
+        take: called with a case before it is read; what it raises is the end of the case.
+    """
+
+    def reading(case: PlannedCase, _: object, clock: Clock) -> dict:
+        if take:
+            take(case)
+        return _prepare(job, case)
+
+    return [
+        Stage("reading", reading, jobs),
+        Stage("computing", lambda case, item, clock: job.infer(item), 1),
+        Stage("writing", lambda case, item, clock: _complete(job, case, item, output, clock), jobs),
+    ]
+
+
+def failure(case: PlannedCase, error: Exception, timeout: float | None = None) -> Record:
+    """The row of a case that ended with an error, `TookTooLong` after ``timeout`` seconds included."""
+    cause = _cause(case, error, timeout)
+    if isinstance(cause, ContrastError):
+        return Record(case.name, "skipped", reason=cause.reason, remedy=cause.remedy)
+    where = case.where if isinstance(case.inputs["image"], DicomSeries) else cause.where
+    return Record(case.name, "failed", reason=f"{where}: {cause.reason}", remedy=cause.remedy)
+
+
+def _cause(case: PlannedCase, error: Exception, timeout: float | None) -> FlipmapError:
+    if isinstance(error, TookTooLong):
+        reason = f"took longer than {timeout:g} s, and was given up while {error.doing}"
+        return ScanError(case.where, reason, "Look at the scan, or raise --timeout")
+    return explain(error, {"name": case.name, "image": case.where})
+
+
+def _prepare(job: Job, case: PlannedCase) -> dict:
+    """The item on the model's grid, and the scan as it is, for the pictures: a file is read once."""
+    try:
+        _ = case.input_hashes  # of what is read now, before the map is made
+    except OSError as error:
+        raise ScanError(case.where, f"cannot be read ({error.strerror})", "Allow reading it") from error
+    scan = job.read(case.case)
+    meta = {key: value for key, value in scan.meta.items() if key != "affine"}
+    shown = MetaTensor(scan.as_tensor().clone(), affine=scan.affine.clone(), meta=meta)
+    return {**job.prepare({**case.case, "image": scan}), SHOWN: shown}
+
+
+def _complete(job: Job, case: PlannedCase, item: dict, output: Path, clock: Clock) -> Record:
+    """Finish a scored case and write its files, the sidecar last."""
+    item = job.finish(item)
+    for key, (ending, kind) in case.outputs.items():
+        if clock.given_up:
+            raise GivenUp
+        _write_output(_Output(key, case.path(output, ending), kind), job, case, item)
+    if isinstance(case.inputs["image"], DicomSeries):
+        _write_dicom(job, case, item, output)
+    _write_enface(job, case, item, output)
+    if clock.given_up:
+        raise GivenUp
+    seconds = clock.seconds
+    told = contrast_of(item["image"])
+    write_sidecar(case, output, job.fingerprint, item.get(JOB, job).settings, seconds, told)
+    return Record.of(case.name, "done", item["findings"], seconds, told)
+
+
+class _Output(NamedTuple):
+    """A result of a case, its file, and how it is written (`bundle.batch.plan.OUTPUTS`)."""
+
+    key: str
+    path: Path
+    kind: str
+
+
+def _write_output(one: _Output, job: Job, case: PlannedCase, item: dict) -> None:
+    if one.kind == "json":
+        write_json(one.path, {"scan": case.name, **item[one.key]})
+        return
+    if one.kind == "png":
+        found = item["findings"]["findings"]
+        save_case_picture(one.path, item[SHOWN], item["pred"], item["mask"], found, job.modality.axial)
+        return
+    meta, values = item["image"].meta, np.asarray(item[one.key].cpu())[0]
+    if values.shape != tuple(meta["spatial_shape"]):
+        raise ScanError(case.where, f"its map has shape {values.shape}", "Report it")
+    affine, unit = np.asarray(meta["original_affine"]), meta.get("original_unit", "mm")
+    write_map(one.path, values, affine, np.dtype(one.kind), unit, case.units if one.key == "pred" else "")
+
+
+def _write_enface(job: Job, case: PlannedCase, item: dict, output: Path) -> None:
+    """The view from the front, of a volume of pictures."""
+    path, anomaly = case.path(output, ENFACE), np.asarray(item["pred"].cpu())[0]
+    if job.modality.axial or anomaly.shape[2] < 2:
+        path.unlink(missing_ok=True)  # of another scan of that name
+        return
+    save_enface(path, item[SHOWN], anomaly, np.asarray(item[job.region].cpu())[0])
+
+
+def _write_dicom(job: Job, case: PlannedCase, item: dict, output: Path) -> None:
+    from ..io.dicom_results import write_parametric_map, write_segmentation
+
+    series = cast(DicomSeries, case.inputs["image"])
+    pred, mask = (np.asarray(item[key].cpu())[0] for key in ("pred", "mask"))
+    made_from = [job.fingerprint, *case.input_hashes.values()]
+    title = "flipmap anomaly map" if case.units == UNITS else "flipmap raw scores, not calibrated"
+    write_parametric_map(case.path(output, DICOM_OUTPUTS["pred"]), pred, series, case.units, title, made_from)
+    method = str(job.settings["method"])
+    write_segmentation(case.path(output, DICOM_OUTPUTS["mask"]), mask, series, method, made_from)
