@@ -7,6 +7,7 @@ import shutil
 import pytest
 
 from bundle.cli import main
+from tests.test_batch import shown_in
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def test_participants_apart_then_the_group(data, tmp_path, capsys):
     assert main(["bids", str(data), str(output), "participant"]) == 0
     assert main(["bids", str(data), str(output), "group"]) == 0
     assert len(done(output)) == 4
-    assert (output / "report.html").read_text().count("<details id=") == 4
+    assert len(shown_in(output)) == 4
 
 
 def test_what_is_not_there_is_said(data, tmp_path, capsys):

@@ -15,6 +15,7 @@ from bundle.pipeline.job import Job
 from bundle.report.enface import enface_views
 from tests.conftest import ROOT, data_folder
 from tests.oct_files import UM, bscan, save_picture
+from tests.test_batch import shown_in
 
 OVERRIDE = ROOT / "configs" / "oct.json"
 
@@ -78,7 +79,7 @@ def test_a_batch_of_pictures_volumes_and_what_is_none(tmp_path):
     assert not (out / "a_desc-anomaly_enface.png").exists(), "one B-scan has no front"
     said = json.loads((out / "v_desc-anomaly_map.json").read_text())["outputs_sha256"]
     assert "v_desc-anomaly_enface.png" in said
-    assert (out / "report.html").read_text().count("from the front") == 2
+    assert sum(row.get("enface") is not None for row in shown_in(out)) == 1
     assert "healthy retina" in (out / "report.html").read_text()
     assert main([*arguments, "--dry-run"]) == 0
 

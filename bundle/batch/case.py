@@ -17,7 +17,7 @@ from ..pipeline.contrasts import JOB
 from ..pipeline.dataset import explain
 from ..pipeline.job import Job
 from ..pipeline.save import write_json
-from ..report.case_picture import save_case_picture
+from ..report.case_picture import save_case_picture, save_sheet
 from ..report.enface import save_enface
 from ..scoring.calibration import UNITS
 from ..threads import GivenUp
@@ -129,9 +129,12 @@ def _write_output(one: _Output, job: Job, case: PlannedCase, item: dict) -> None
     if one.kind == "json":
         write_json(one.path, {"scan": case.name, **item[one.key]})
         return
-    if one.kind == "png":
-        found = item["findings"]["findings"]
-        save_case_picture(one.path, item[SHOWN], item["pred"], item["mask"], found, job.modality.axial)
+    if one.kind in ("png", "sheet"):
+        found, axial = item["findings"]["findings"], job.modality.axial
+        if one.kind == "png":
+            save_case_picture(one.path, item[SHOWN], item["pred"], item["mask"], found, axial)
+        else:
+            save_sheet(one.path, item[SHOWN], item["pred"], found, axial)
         return
     meta, values = item["image"].meta, np.asarray(item[one.key].cpu())[0]
     if values.shape != tuple(meta["spatial_shape"]):

@@ -105,14 +105,30 @@ class Claims:
         claim = self._claim_of(name)
         while True:
             try:
-                handle = os.open(claim, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+                self._make(claim)
             except FileExistsError:
                 self._take_over(claim)
                 continue
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(self.run)
             self._held.add(name)
             return
+
+    def _make(self, claim: Path) -> None:
+        """Write a claim, with its content at once where the file system knows links.
+
+        Raises:
+            FileExistsError: when there is one.
+        """
+        ours = claim.with_name(f"{claim.name}.{self.run}.new")
+        ours.write_text(self.run, encoding="utf-8")
+        try:
+            os.link(ours, claim)
+        except FileExistsError:
+            raise
+        except OSError:
+            with os.fdopen(os.open(claim, os.O_CREAT | os.O_EXCL | os.O_WRONLY), "w", encoding="utf-8") as file:
+                file.write(self.run)
+        finally:
+            ours.unlink()
 
     def release(self, name: str) -> None:
         """Give a case back."""

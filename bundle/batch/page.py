@@ -4,20 +4,28 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from urllib.parse import quote
 
+import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from matplotlib import colormaps
 from monai.data import MetaTensor
+from PIL import Image
 
 from ..errors import FlipmapError
 from ..io.files import whole_file
 from ..paths import __version__
 from ..pipeline.job import Job
+from ..report.case_picture import LEVELS, SLICES
+from ..report.figures import MAP_TOP
 from .plan import ENFACE, PlannedCase
 from .record import Record
 from .viewer import script, volumes
@@ -28,6 +36,8 @@ logger = logging.getLogger(__name__)
 
 NAME = "report.html"
 SHOWN = 10  # findings a case
+DETAILS = ("rank", "volume_ml", "peak", "mean", "centre_mm", "centre_voxel")  # of a finding
+COLOURS = 64  # steps of the page's colour map
 EMBEDDED = 200  # cases whose pictures the page holds; of further ones it names the files, or it would grow to gigabytes
 
 
@@ -39,6 +49,7 @@ class Facts:
         method, region, threshold, units: of the job.
         calibration: see `Job.calibration_points`.
         fingerprint: see `Job.fingerprint`.
+        healthy: see `Job.healthy_case_scores`.
     """
 
     method: str
@@ -47,13 +58,15 @@ class Facts:
     units: str
     calibration: dict | None
     fingerprint: str
+    healthy: dict | None = None
 
     @classmethod
     def of(cls, job: Job) -> Facts:
         """Of a job, as JSON gives it back."""
         settings, points = job.settings, json.loads(json.dumps(job.calibration_points))
         method, region, threshold = (settings[key] for key in ("method", "region", "threshold"))
-        return cls(method, region, threshold, job.units, points, job.fingerprint)
+        healthy = job.healthy_case_scores
+        return cls(method, region, threshold, job.units, points, job.fingerprint, healthy)
 
 
 def write_page(
@@ -83,12 +96,11 @@ def write_page(
     by_name = {case.name: case for case in cases}
     groups: dict[str, list[dict]] = {"done": [], "failed": [], "skipped": []}
     for record in records:
-        status = "done" if record.status.startswith("done") else record.status
-        groups[status].append({**vars(record), "anchor": f"case-{record.name}"})
-    groups["done"].sort(key=lambda row: (-row["case_score"], row["name"]))
-    for number, row in enumerate(groups["done"]):
-        row |= {"volumes": None, **_contents(by_name[row["name"]], output, embedded=number < EMBEDDED)}
-    for row in _choose_viewed(groups["done"], viewed):
+        groups["done" if record.status.startswith("done") else record.status].append(vars(record))
+    done = sorted(({**row} for row in groups["done"]), key=lambda row: (-row["case_score"], row["name"]))
+    for row in done:
+        row["volumes"] = None
+    for row in _choose_viewed(done, viewed):
         case = by_name[row["name"]]
         if read is None:
             break
@@ -99,48 +111,84 @@ def write_page(
     environment = Environment(
         loader=PackageLoader("bundle", "batch"), autoescape=select_autoescape(), undefined=StrictUndefined
     )
+    rest = [_untold(state, row) for state in ("failed", "skipped") for row in groups[state]]
+    told = (_told(row, by_name[row["name"]], output, number < EMBEDDED) for number, row in enumerate(done))
     page = environment.get_template("page.html").stream(  # written as it comes: pictures are large
-        done=groups["done"],
+        done=done,
         failed=groups["failed"],
         skipped=groups["skipped"],
-        contrasts=any(row["contrast"] for row in groups["done"]),
-        total=len(groups["done"]) + len(groups["failed"]),
-        threshold=facts.threshold,
-        method=facts.method,
-        region=facts.region,
-        calibration=facts.calibration,
-        units=facts.units,
-        niivue=script() if any(row.get("volumes") for row in groups["done"]) else "",
-        version=__version__,
-        source=lambda picture, embedded: _source(picture, embedded, output),
-        linked=len(groups["done"]) > EMBEDDED,
+        rows=itertools.chain(told, rest),
+        total=len(done) + len(groups["failed"]),
+        **_shown(facts),
+        niivue=script() if any(row["volumes"] for row in done) else "",
+        linked=len(done) > EMBEDDED,
     )
     with whole_file(output / NAME) as temporary:
         page.dump(str(temporary), encoding="utf-8")
     return output / NAME
 
 
+def _shown(facts: Facts) -> dict:
+    """What the page says of the job, and its style and program."""
+    here = files(__package__)
+    end = facts.calibration["end"] if facts.calibration else None
+    return {
+        **{key: getattr(facts, key) for key in ("threshold", "method", "region", "calibration", "units", "healthy")},
+        "version": __version__,
+        "levels": LEVELS,
+        "top": round(min(end or math.inf, 255 / LEVELS), 1),
+        "shown_from": 1.0,
+        "colours": _colour_tables(),
+        "style": here.joinpath("page.css").read_text(encoding="utf-8"),
+        "program": here.joinpath("page.js").read_text(encoding="utf-8"),
+    }
+
+
+def _colour_tables() -> list[str]:
+    """Red, green and blue of the levels of the map, for the filter of the page: the colours of `MAP_TOP`."""
+    values = np.linspace(0, 255 / LEVELS, COLOURS)
+    shown = colormaps["inferno"](np.clip((values - 1) / (MAP_TOP - 1), 0, 1))[:, :3]
+    return [" ".join(f"{one:.3f}" for one in channel) for channel in shown.T]
+
+
+def _told(row: dict, case: PlannedCase, output: Path, embedded: bool) -> dict:
+    """A case that is done, for the page's program; its pictures in the page, or the names of their files."""
+    sheet, enface = case.path(output, case.outputs["sheet"][0]), case.path(output, ENFACE)
+    findings = json.loads(case.path(output, case.outputs["findings"][0]).read_text(encoding="utf-8"))
+    with Image.open(sheet) as picture:
+        slices = [int(number) for number in picture.info[SLICES].split()]
+        tile = (picture.width // len(slices), picture.height // 2)
+    return {
+        "name": row["name"],
+        "state": "done",
+        "score": row["case_score"],
+        "findings": row["findings"],
+        "ml": row["largest_ml"],
+        "seconds": row["seconds"],
+        "contrast": row["contrast"],
+        "sure": row["contrast_probability"],
+        "end": findings.get("table_end"),
+        "details": [{key: one[key] for key in DETAILS} for one in findings["findings"][:SHOWN]],
+        "slices": slices,
+        "tile": tile,
+        "embedded": embedded,
+        "picture": _source(sheet, embedded, output),
+        "enface": _source(enface, embedded, output) if enface.exists() else None,
+    }
+
+
+def _untold(state: str, row: dict) -> dict:
+    return {"name": row["name"], "state": state, "contrast": "", "reason": row["reason"], "remedy": row["remedy"]}
+
+
 def _source(picture: Path, embedded: bool, output: Path) -> str:
-    """Of an image element."""
-    if embedded:
-        return f"data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()}"
-    return quote(picture.relative_to(output).as_posix())
+    """Of a picture: its bytes as Base64, or its file beside the page."""
+    return (
+        base64.b64encode(picture.read_bytes()).decode() if embedded else quote(picture.relative_to(output).as_posix())
+    )
 
 
 def _choose_viewed(done: Sequence[dict], asked: Sequence[str]) -> list[dict]:
     """Rows of the cases that were asked for, by name or as the first so many."""
     first = max((int(one) for one in asked if one.isdigit()), default=0)
     return [row for number, row in enumerate(done) if number < first or row["name"] in asked]
-
-
-def _contents(case: PlannedCase, output: Path, embedded: bool) -> dict:
-    """Pictures and findings of a case that is done, and whether the page is to hold the pictures."""
-    picture, enface = case.path(output, case.outputs["picture"][0]), case.path(output, ENFACE)
-    findings = json.loads(case.path(output, case.outputs["findings"][0]).read_text(encoding="utf-8"))
-    return {
-        "picture": picture,
-        "enface": enface if enface.exists() else None,
-        "embedded": embedded,
-        "details": findings["findings"][:SHOWN],
-        "table_end": findings.get("table_end"),
-    }

@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from ..paths import __version__, bundle_root
 from ..scoring.calibration import RAW_UNITS, UNITS, is_uncalibrated, read_calibration
 from ..threads import ARITHMETIC, limit_threads
 
-__all__ = ["Job"]
+__all__ = ["CASE_SCORES", "Job"]
 
 SETTINGS = ("modality", "region", "method", "suffix", "threshold", "smoothing_mm", "min_finding_ml", "precision")
 RATES = (0.1, 0.01, 0.001, 0.0001)  # of healthy voxels: what the values 1 to 4 of a map stand for
@@ -32,6 +33,7 @@ BESIDE_THE_POINT = {
     *("dataset", "dataloader", "handlers", "evaluator", "initialize", "run"),
     *("weights", "brain_weights", "calibrated_weights", "calibration", "tables"),
 }
+CASE_SCORES = "case_scores.json"  # beside the calibration
 WRITERS = "bundle.pipeline.save."  # transforms that write files; a job leaves that to who asks it
 
 
@@ -125,6 +127,26 @@ class Job:
             "end": known.end,
             "points": [point for point in points if point[0] <= known.end],
         }
+
+    @property
+    def healthy_case_scores(self) -> dict | None:
+        """Case scores of healthy tissue, as its findings have them: ``scores``, a number a scan, and ``what`` in words;
+        None where there are none for this calibration.
+        """
+        path = Path(self.config.get_parsed_content("tables")).with_name(CASE_SCORES)
+        if self.uncalibrated or not path.exists():
+            return None
+        known = json.loads(path.read_text(encoding="utf-8")).get(self.config.get_parsed_content("method"))
+        if known is None or known["calibration"] != self.calibration_hash:
+            return None
+        return {key: known[key] for key in ("scores", "what")}
+
+    @property
+    def calibration_hash(self) -> str:
+        """Of the calibration of its method."""
+        path, method = (self.config.get_parsed_content(key) for key in ("calibration", "method"))
+        points = read_calibration(path, method)
+        return hashlib.sha256(json.dumps(asdict(points), sort_keys=True, default=str).encode()).hexdigest()[:16]
 
     def calibrated(self, scores: np.ndarray) -> np.ndarray:
         """Raw scores of its method, of any shape, as its maps have them."""

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The picture of a case: slices through its foremost findings. Drawn pixel by pixel, since a night has many cases."""
+"""The pictures of a case: slices through its foremost findings. Drawn pixel by pixel, since a night has many cases.
+
+One is to be looked at as it is; the other, the sheet, holds scan and map apart: the report lays one over the other.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +13,23 @@ import numpy as np
 from matplotlib import colormaps
 from monai.data import MetaTensor
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from scipy import ndimage
 
 from ..io.files import whole_file
 from ..transforms.mri import to_axial
 from .figures import MAP_TOP
 
-__all__ = ["chosen_slices", "save_case_picture"]
+__all__ = ["LEVELS", "SLICES", "chosen_slices", "save_case_picture", "save_sheet"]
 
 ROWS = 3
 GAP = 4  # pixels between panels
 PANEL = 280  # pixels, the longer side of a panel
 FAST = 1  # of zlib: a third of the time for a few per cent more bytes
+TILES = 5  # slices of the sheet
+TILE = 208  # pixels, the longer side of one
+LEVELS = 40  # grey levels of the sheet that one unit of the map has
+SLICES = "slices"  # text chunk of the sheet's PNG: numbers of its slices, separated by spaces
 OUTLINE = np.array([255, 60, 60], np.uint8)
 
 
@@ -40,47 +48,82 @@ def save_case_picture(
     Raises:
         OutputError: when the picture cannot be written.
     """
-    volumes = [
-        MetaTensor(cast(MetaTensor, v).as_tensor().float().cpu(), affine=scan.affine) for v in (scan, anomaly, mask)
-    ]
-    if axial:
-        volumes = [to_axial(volume) for volume in volumes]
-    grey, heat, outline = (volume[0].numpy() for volume in volumes)
-    grey = np.clip(grey / max(float(np.percentile(grey, 99.5)), 1e-6), 0, 1)
-    aspect = float(volumes[0].pixdim[1] / volumes[0].pixdim[0]) if axial else 1.0
-    slices = chosen_slices(heat, volumes[0].affine.numpy(), findings)
+    (grey, heat, outline), aspect, affine = _shown([scan, anomaly, mask], scan, axial)
+    slices = sorted(chosen_slices(heat, affine, findings))
     rows = [_row(grey[..., z].T, heat[..., z].T, outline[..., z].T > 0, aspect) for z in slices]
     with whole_file(path) as temporary:
         Image.fromarray(np.concatenate(rows)).save(temporary, format="PNG", compress_level=FAST)
 
 
+def save_sheet(path: Path, scan: MetaTensor, anomaly: MetaTensor, findings: list[dict], axial: bool = True) -> None:
+    """Save slices as one grey PNG: the scan in the upper half, a tile a slice, the map in the lower one, in `LEVELS`.
+    The slice of the foremost finding comes first.
+
+    Args:
+        path, scan, anomaly, findings, axial: see `save_case_picture`.
+
+    Raises:
+        OutputError: when it cannot be written.
+    """
+    (grey, heat), aspect, affine = _shown([scan, anomaly], scan, axial)
+    slices = chosen_slices(heat, affine, findings, TILES)
+    size = _panel((grey.shape[1], grey.shape[0]), aspect, TILE)
+    # 64 levels of grey are what the eye tells apart, at half the bytes.
+    upper = [np.uint8(_resized(grey[..., z].T, size) * 63) * 4 for z in slices]
+    lower = [np.uint8(np.clip(_resized(heat[..., z].T, size) * LEVELS, 0, 255)) for z in slices]
+    sheet, said = np.concatenate([np.concatenate(upper, 1), np.concatenate(lower, 1)]), PngInfo()
+    said.add_text(SLICES, " ".join(map(str, slices)))
+    with whole_file(path) as temporary:
+        Image.fromarray(sheet).save(temporary, format="PNG", compress_level=FAST, pnginfo=said)
+
+
+def _shown(volumes: list[MetaTensor], scan: MetaTensor, axial: bool) -> tuple[list[np.ndarray], float, np.ndarray]:
+    """Volumes (X, Y, Z) as they are shown, the scan first and from 0 to 1, the ratio of their voxel sizes in plane, and
+    their affine.
+    """
+    whole = [MetaTensor(cast(MetaTensor, v).as_tensor().float().cpu(), affine=scan.affine) for v in volumes]
+    whole = [to_axial(volume) for volume in whole] if axial else whole
+    arrays = [volume[0].numpy() for volume in whole]
+    arrays[0] = np.clip(arrays[0] / max(float(np.percentile(arrays[0], 99.5)), 1e-6), 0, 1)
+    return arrays, float(whole[0].pixdim[1] / whole[0].pixdim[0]) if axial else 1.0, whole[0].affine.numpy()
+
+
+def _panel(shape: tuple[int, int], aspect: float, longest: int) -> tuple[int, int]:
+    """Width and height of a panel for a slice (rows, columns), pixels."""
+    scale = longest / max(shape[0] * aspect, shape[1])
+    return max(1, round(shape[1] * scale)), max(1, round(shape[0] * scale * aspect))
+
+
+def _resized(
+    values: np.ndarray, size: tuple[int, int], how: Image.Resampling = Image.Resampling.BILINEAR
+) -> np.ndarray:
+    return np.asarray(Image.fromarray(values.astype(np.float32)).resize(size, how))
+
+
 def _row(grey: np.ndarray, heat: np.ndarray, mask: np.ndarray, aspect: float) -> np.ndarray:
     """Three panels side by side, (height, width, 3) bytes, of a slice (rows, columns)."""
-    scale = PANEL / max(grey.shape[0] * aspect, grey.shape[1])
-    size = (max(1, round(grey.shape[1] * scale)), max(1, round(grey.shape[0] * scale * aspect)))
-
-    def resized(values: np.ndarray, how: Image.Resampling) -> np.ndarray:
-        return np.asarray(Image.fromarray(values.astype(np.float32)).resize(size, how))
-
-    plain = np.repeat((resized(grey, Image.Resampling.BILINEAR) * 255).astype(np.uint8)[..., None], 3, axis=2)
-    value = resized(heat, Image.Resampling.BILINEAR)
+    size = _panel((grey.shape[0], grey.shape[1]), aspect, PANEL)
+    plain = np.repeat((_resized(grey, size) * 255).astype(np.uint8)[..., None], 3, axis=2)
+    value = _resized(heat, size)
     coloured = (colormaps["inferno"](np.clip((value - 1) / (MAP_TOP - 1), 0, 1))[..., :3] * 255).astype(np.uint8)
     over = np.where((value >= 1)[..., None], coloured, plain)
-    inside = resized(mask, Image.Resampling.NEAREST) > 0.5
+    inside = _resized(mask, size, Image.Resampling.NEAREST) > 0.5
     edge = ndimage.binary_dilation(inside) & ~inside
     drawn = np.where(edge[..., None], OUTLINE, plain)
     return np.pad(np.concatenate([plain, over, drawn], axis=1), ((0, GAP), (0, 0), (0, 0)))
 
 
-def chosen_slices(anomaly: np.ndarray, affine: np.ndarray, findings: list[dict]) -> list[int]:
-    """Numbers of slices through the centres of the foremost findings; filled up with those that the map is highest in.
+def chosen_slices(anomaly: np.ndarray, affine: np.ndarray, findings: list[dict], most: int = ROWS) -> list[int]:
+    """Numbers of slices through the centres of the foremost findings, the foremost first; filled up with those that the
+    map is highest in.
 
     Args:
         anomaly: (X, Y, Z).
         affine: of its grid, 4 x 4, mm.
         findings: with ``centre_mm``.
+        most: slices.
     """
     to_voxel, depth = np.linalg.inv(affine), anomaly.shape[2]
     through = [int(np.clip(round((to_voxel @ [*f["centre_mm"], 1.0])[2]), 0, depth - 1)) for f in findings]
     highest = np.argsort(-anomaly.reshape(-1, depth).max(0), kind="stable").tolist()
-    return sorted(list(dict.fromkeys([*through, *highest]))[:ROWS])
+    return list(dict.fromkeys([*through, *highest]))[:most]
