@@ -6,7 +6,6 @@ import contextlib
 import csv
 import json
 import os
-import pickle
 import random
 import re
 import resource
@@ -16,6 +15,7 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
