@@ -6,6 +6,7 @@ import contextlib
 import csv
 import json
 import os
+import pickle
 import random
 import re
 import resource
