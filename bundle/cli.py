@@ -18,6 +18,7 @@ __all__ = ["COMMANDS", "entry", "main"]
 #: Command → what it is for. Its module in `bundle.commands` has the same name, with underscores.
 COMMANDS = {
     "run": "map every scan of a folder",
+    "follow": "compare two scans of one person: what is new, gone, larger, smaller",
     "report": "join the tables of several runs",
     "listen": "be a DICOM node: map what an archive sends, and send the results back",
     "bids": "map a BIDS data set, as a BIDS App",

@@ -103,9 +103,11 @@ def run_shard(options: argparse.Namespace, shard: Shard, wanted: Callable[[Plann
     Raises:
         DatasetError: when there is nothing to map.
     """
+    from ..batch.sources import plan_of
+
     spec = _spec(options)
     job = spec.load()
-    plan, skipped = _plan(options, job)
+    plan, skipped = plan_of(options.input, job, options.series, options.brain_masks)
     plan = [case for case in plan if shard.holds(case.name) and (wanted is None or wanted(case))]
     if wanted and not plan:
         raise DatasetError(options.input, "no scan of these participants and sessions", "Check the labels")
@@ -141,35 +143,6 @@ def _tell(plan: list[PlannedCase], skipped: dict[str, str], job: Job, options: a
         print(f"{row['name']}: {row['status']} ({row['where']})")
     for name, why in skipped.items():
         print(f"{name}: skipped, {why}")
-
-
-def _plan(options: argparse.Namespace, job: Job) -> tuple[list[PlannedCase], dict[str, str]]:
-    """Files and DICOM series of the input, and what is skipped of the latter."""
-    from ..batch.plan import plan_cases, plan_series
-    from ..cases import with_brain_masks
-    from ..datasets import find_modality
-
-    cases: list[dict] = []
-    skipped: dict[str, str] = {}
-    nothing = None
-    try:
-        cases = find_modality(options.input, job.modality.name, **job.search)
-    except DatasetError as error:
-        nothing = error
-    if cases and options.brain_masks:
-        cases = with_brain_masks(cases, options.brain_masks)
-    plan = plan_cases(cases, options.input, job.region, job.units)
-    if options.input.exists() and job.series:
-        try:
-            from ..io.dicom import find_series
-
-            series, skipped = plan_series(find_series(options.input), options.series or job.series, job.units)
-            plan += series
-        except (ImportError, DatasetError) as error:
-            logger.debug("no DICOM: %s", error)
-    if not plan:
-        raise nothing or DatasetError(options.input, "nothing to map in it", "Check the folder, or --series")
-    return plan, skipped
 
 
 def _spec(options: argparse.Namespace) -> JobSpec:

@@ -6,6 +6,7 @@ One is to be looked at as it is; the other, the sheet, holds scan and map apart:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
@@ -20,7 +21,7 @@ from ..io.files import whole_file
 from ..transforms.mri import to_axial
 from .figures import MAP_TOP
 
-__all__ = ["LEVELS", "SLICES", "chosen_slices", "save_case_picture", "save_sheet"]
+__all__ = ["LEVELS", "SLICES", "chosen_slices", "save_case_picture", "save_change_picture", "save_sheet"]
 
 ROWS = 3
 GAP = 4  # pixels between panels
@@ -30,6 +31,7 @@ TILES = 5  # slices of the sheet
 TILE = 208  # pixels, the longer side of one
 LEVELS = 40  # grey levels of the sheet that one unit of the map has
 SLICES = "slices"  # text chunk of the sheet's PNG: numbers of its slices, separated by spaces
+CHANGE_TOP, LEAST_SHOWN = 3.0, 0.5  # of the colours of a change, and from where on it is shown
 OUTLINE = np.array([255, 60, 60], np.uint8)
 
 
@@ -77,6 +79,47 @@ def save_sheet(path: Path, scan: MetaTensor, anomaly: MetaTensor, findings: list
         Image.fromarray(sheet).save(temporary, format="PNG", compress_level=FAST, pnginfo=said)
 
 
+def save_change_picture(
+    path: Path, scans: Sequence[MetaTensor], maps: Sequence[MetaTensor], change: MetaTensor, findings: list[dict]
+) -> None:
+    """Save two scans of one head with their maps, and the later one with what has changed, as PNG, a row a slice: red
+    is more unusual now, blue less.
+
+    Args:
+        path: of the picture; whole or not at all.
+        scans, maps: earlier and later, (1, X, Y, Z), all on the grid of the later scan.
+        change: of `bundle.follow.change.change_map`, same grid.
+        findings: what has changed, the foremost first.
+
+    Raises:
+        OutputError: when it cannot be written.
+    """
+    (later, earlier, *rest), aspect, affine = _shown([scans[1], scans[0], *maps, change], scans[1], axial=True)
+    earlier = np.clip(earlier / max(float(np.percentile(earlier, 99.5)), 1e-6), 0, 1)
+    slices = sorted(chosen_slices(np.abs(rest[2]), affine, findings))
+    size = _panel((later.shape[1], later.shape[0]), aspect, PANEL)
+    rows = []
+    for z in slices:
+        grey = [_plain(one[..., z].T, size) for one in (earlier, later)]
+        panels = [_over(plain, _resized(one[..., z].T, size)) for plain, one in zip(grey, rest[:2], strict=True)]
+        moved = _resized(rest[2][..., z].T, size)
+        coloured = (colormaps["seismic"](0.5 + np.clip(moved / CHANGE_TOP, -1, 1) / 2)[..., :3] * 255).astype(np.uint8)
+        panels.append(np.where((np.abs(moved) >= LEAST_SHOWN)[..., None], coloured, grey[1]))
+        rows.append(np.pad(np.concatenate(panels, axis=1), ((0, GAP), (0, 0), (0, 0))))
+    with whole_file(path) as temporary:
+        Image.fromarray(np.concatenate(rows)).save(temporary, format="PNG", compress_level=FAST)
+
+
+def _plain(grey: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    return np.repeat((_resized(grey, size) * 255).astype(np.uint8)[..., None], 3, axis=2)
+
+
+def _over(plain: np.ndarray, value: np.ndarray) -> np.ndarray:
+    """The map over the scan, from 1 on."""
+    coloured = (colormaps["inferno"](np.clip((value - 1) / (MAP_TOP - 1), 0, 1))[..., :3] * 255).astype(np.uint8)
+    return np.where((value >= 1)[..., None], coloured, plain)
+
+
 def _shown(volumes: list[MetaTensor], scan: MetaTensor, axial: bool) -> tuple[list[np.ndarray], float, np.ndarray]:
     """Volumes (X, Y, Z) as they are shown, the scan first and from 0 to 1, the ratio of their voxel sizes in plane, and
     their affine.
@@ -103,10 +146,8 @@ def _resized(
 def _row(grey: np.ndarray, heat: np.ndarray, mask: np.ndarray, aspect: float) -> np.ndarray:
     """Three panels side by side, (height, width, 3) bytes, of a slice (rows, columns)."""
     size = _panel((grey.shape[0], grey.shape[1]), aspect, PANEL)
-    plain = np.repeat((_resized(grey, size) * 255).astype(np.uint8)[..., None], 3, axis=2)
-    value = _resized(heat, size)
-    coloured = (colormaps["inferno"](np.clip((value - 1) / (MAP_TOP - 1), 0, 1))[..., :3] * 255).astype(np.uint8)
-    over = np.where((value >= 1)[..., None], coloured, plain)
+    plain = _plain(grey, size)
+    over = _over(plain, _resized(heat, size))
     inside = _resized(mask, size, Image.Resampling.NEAREST) > 0.5
     edge = ndimage.binary_dilation(inside) & ~inside
     drawn = np.where(edge[..., None], OUTLINE, plain)

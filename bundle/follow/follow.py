@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From two scans of one person to what has changed: both are mapped, brought together, and compared."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import NamedTuple, cast
+
+import nibabel as nib
+import numpy as np
+import torch
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from monai.data import MetaTensor
+
+from ..batch.plan import PlannedCase
+from ..batch.run import run_batch
+from ..errors import DatasetError, ScanError
+from ..io.files import whole_file
+from ..io.nifti import write_map
+from ..paths import __version__
+from ..pipeline.job import Job
+from ..pipeline.save import write_json
+from ..report.case_picture import save_change_picture
+from ..scoring.findings import voxel_sizes
+from ..transforms.mri import contrast_by_name
+from ..transforms.rigid import Volume, onto, register_rigid
+from .change import STATES, Change, Limits, change_map, matched, summary
+
+__all__ = ["CHANGE", "EARLIER_MAP", "FINDINGS", "PAGE", "PICTURE", "Pair", "compare", "pairs_of", "write_page"]
+
+#: Ending of a file → what it is; all on the grid of the later scan.
+CHANGE = "desc-change_map.nii.gz"
+EARLIER_MAP = "desc-earlier_map.nii.gz"
+FINDINGS = "desc-change_findings.json"
+PICTURE = "desc-change_picture.png"
+PAGE = "follow.html"
+UNITS = "change of -log10 of the healthy tail probability"
+
+
+class Pair(NamedTuple):
+    """Two scans of one person, of one contrast."""
+
+    earlier: PlannedCase
+    later: PlannedCase
+
+
+class _Mapped(NamedTuple):
+    """A scan and its map, on its own grid."""
+
+    scan: np.ndarray
+    anomaly: np.ndarray
+    brain: np.ndarray
+    affine: np.ndarray
+
+
+def pairs_of(earlier: Sequence[PlannedCase], later: Sequence[PlannedCase]) -> list[Pair]:
+    """Scans of two dates, each with the one of its own contrast.
+
+    Args:
+        earlier, later: plans of the two inputs.
+
+    Raises:
+        DatasetError: when an input has several scans of one contrast, or none that the other has.
+    """
+    both = []
+    for cases in (earlier, later):
+        by_contrast: dict[str, PlannedCase] = {}
+        for case in cases:
+            contrast = contrast_by_name(case.where)
+            if contrast in by_contrast:
+                others = f"{by_contrast[contrast].name}, {case.name}"
+                raise DatasetError(case.root, f"several scans that may be meant: {others}", "Give the scan itself")
+            by_contrast[contrast] = case
+        both.append(by_contrast)
+    if len(both[0]) == len(both[1]) == 1:
+        return [Pair(*(next(iter(one.values())) for one in both))]
+    shared = [contrast for contrast in both[0] if contrast in both[1]]
+    if not shared:
+        reason = f"scans of {', '.join(both[0])}, and of {', '.join(both[1])}"
+        raise DatasetError(later[0].root, reason, "Give two scans of one contrast")
+    return [Pair(both[0][contrast], both[1][contrast]) for contrast in shared]
+
+
+def compare(pair: Pair, job: Job, output: Path, limits: Limits | None = None) -> list[Change]:
+    """Map both scans, as a batch does, into ``earlier`` and ``later``; write what has changed beside them.
+
+    Args:
+        pair: the scans.
+        job: loaded.
+        output: folder of the results.
+        limits: what counts as a change; by default the threshold of the job, a tolerance of the coarsest voxel and of
+            3 mm at least.
+
+    Returns:
+        the findings of both, and how they have changed.
+
+    Raises:
+        ScanError: when a scan cannot be mapped, or the two do not come to lie over each other.
+        OutputError: when a result cannot be written.
+    """
+    pair = Pair(*(replace(case, stem=Path(case.stem.name)) for case in pair))
+    before, now = (_mapped(case, job, output / when) for when, case in zip(Pair._fields, pair, strict=True))
+    transform = register_rigid(_volume(now, pair.later), _volume(before, pair.earlier))
+    old = _onto(before, transform, now)
+    if limits is None:
+        coarsest = max(voxel_sizes(before.affine).max(), voxel_sizes(now.affine).max())
+        limits = Limits(float(job.settings["threshold"]), tolerance_mm=max(Limits.tolerance_mm, float(coarsest)))
+    both = old.brain & now.brain
+    change = change_map(old.anomaly, now.anomaly, both, now.affine, limits)
+    findings = matched(old.anomaly, now.anomaly, both, now.affine, limits)
+    _write(pair, output, job, (old, now), change, findings, limits, transform)
+    return findings
+
+
+def _mapped(case: PlannedCase, job: Job, output: Path) -> _Mapped:
+    (record,) = run_batch([case], job, output, jobs=1)
+    if not record.status.startswith("done"):
+        raise ScanError(case.where, record.reason, record.remedy)
+    image = cast(nib.Nifti1Image, nib.load(case.path(output, case.outputs["pred"][0])))
+    brain = cast(nib.Nifti1Image, nib.load(case.path(output, case.outputs[case.region][0])))
+    scan = job.read(case.case)[0].numpy().astype(np.float32)
+    anomaly = np.asarray(image.dataobj, dtype=np.float32)
+    return _Mapped(scan, anomaly, np.asarray(brain.dataobj) > 0, np.asarray(image.affine))
+
+
+def _volume(mapped: _Mapped, case: PlannedCase) -> Volume:
+    return Volume(mapped.scan, mapped.affine, mapped.brain, case.name)
+
+
+def _onto(mapped: _Mapped, transform: np.ndarray, grid: _Mapped) -> _Mapped:
+    """On the grid of another scan."""
+
+    def moved(values: np.ndarray) -> np.ndarray:
+        return onto(values.astype(np.float32), mapped.affine, transform, grid.affine, grid.scan.shape)
+
+    return _Mapped(moved(mapped.scan), moved(mapped.anomaly), moved(mapped.brain) > 0.5, grid.affine)
+
+
+def _write(
+    pair: Pair,
+    output: Path,
+    job: Job,
+    mapped: tuple[_Mapped, _Mapped],
+    change: np.ndarray,
+    findings: Sequence[Change],
+    limits: Limits,
+    transform: np.ndarray,
+) -> None:
+    stem, affine = pair.later.stem.name, mapped[1].affine
+    write_map(output / f"{stem}_{CHANGE}", change, affine, description=UNITS)
+    write_map(output / f"{stem}_{EARLIER_MAP}", mapped[0].anomaly, affine, description=job.units)
+    said = {
+        "earlier": pair.earlier.name,
+        "later": pair.later.name,
+        "units": UNITS,
+        "world": "RAS+, mm, of the later scan",
+        "limits": asdict(limits),
+        "later_to_earlier_mm": np.round(transform, 6).tolist(),
+        "inputs_sha256": {when: case.input_hashes for when, case in zip(Pair._fields, pair, strict=True)},
+        "fingerprint": job.fingerprint,
+        **summary(findings),
+    }
+    write_json(output / f"{stem}_{FINDINGS}", said)
+    changed = [asdict(one) for one in findings if one.state != STATES[-1]]
+    tensors = [
+        MetaTensor(
+            torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))[None], affine=torch.as_tensor(affine)
+        )
+        for values in (mapped[0].scan, mapped[1].scan, mapped[0].anomaly, mapped[1].anomaly, change)
+    ]
+    save_change_picture(output / f"{stem}_{PICTURE}", tensors[:2], tensors[2:4], tensors[4], changed)
+
+
+def write_page(output: Path) -> Path:
+    """The page of all comparisons in a folder: pictures side by side, and what has changed.
+
+    Raises:
+        OutputError: when it cannot be written.
+    """
+    found = []
+    for path in sorted(output.glob(f"*_{FINDINGS}")):
+        picture = path.with_name(path.name.replace(FINDINGS, PICTURE))
+        content = json.loads(path.read_text(encoding="utf-8"))
+        found.append({**content, "picture": base64.b64encode(picture.read_bytes()).decode()})
+    environment = Environment(
+        loader=PackageLoader("bundle", "follow"), autoescape=select_autoescape(), undefined=StrictUndefined
+    )
+    with whole_file(output / PAGE) as temporary:
+        page = environment.get_template("page.html").stream(comparisons=found, states=STATES, version=__version__)
+        page.dump(str(temporary), encoding="utf-8")
+    return output / PAGE
