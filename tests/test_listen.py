@@ -23,6 +23,7 @@ pynetdicom = pytest.importorskip("pynetdicom")
 
 from bundle.archive.listener import Listener, Peer
 from bundle.archive.spool import Spool
+from bundle.batch.plan import DICOM_OUTPUTS
 from bundle.cli import main
 from bundle.errors import FlipmapError, OutputError
 from bundle.pipeline.job import Job
@@ -31,6 +32,7 @@ from tests.conftest import ROOT
 from tests.dicom_files import write_series
 
 DCMTK = all(shutil.which(name) for name in ("storescu", "storescp", "echoscu"))
+RESULTS = len(DICOM_OUTPUTS) + 1  # of a series: the picture besides
 LOCAL = "127.0.0.1"
 
 
@@ -50,14 +52,14 @@ def wait_for(what, seconds=90):
 class Receiver:
     """An archive that takes what comes, and writes down every instance that it was sent."""
 
-    def __init__(self, port):
-        self.port, self.received = port, []
+    def __init__(self, port, refuses=()):
+        self.port, self.refuses, self.received = port, refuses, []
 
     def __enter__(self):
         from pynetdicom import AE, AllStoragePresentationContexts, evt
 
         node = AE(ae_title="ARCHIVE")
-        for context in AllStoragePresentationContexts:
+        for context in (one for one in AllStoragePresentationContexts if one.abstract_syntax not in self.refuses):
             node.add_supported_context(context.abstract_syntax, pynetdicom.ALL_TRANSFER_SYNTAXES)
 
         def stored(event):
@@ -149,17 +151,23 @@ def test_two_studies_at_once_and_back(node, studies, tmp_path):
         for one in senders:
             one.join(60)
     wait_for(lambda: listener.spool.status()["done"] == 2)
-    assert sorted(str(one.PatientID) for one in archive.received) == ["P0"] * 3 + ["P1"] * 3
+    assert sorted(str(one.PatientID) for one in archive.received) == ["P0"] * RESULTS + ["P1"] * RESULTS
     kinds = {one.SOPClassUID.name for one in archive.received}
-    assert kinds == {"Segmentation Storage", "Parametric Map Storage", "Secondary Capture Image Storage"}
+    assert kinds == {
+        "Segmentation Storage",
+        "1.2.840.10008.5.1.4.1.1.66.7",  # Label Map Segmentation Storage, which has no name in pydicom yet
+        "Parametric Map Storage",
+        "Secondary Capture Image Storage",
+        "Comprehensive 3D SR Storage",
+    }
     source = pydicom.dcmread(files(studies, "p0")[0])
     own = [one for one in archive.received if one.PatientID == "P0"]
     assert {str(one.StudyInstanceUID) for one in own} == {str(source.StudyInstanceUID)}
-    assert len(set(archive.uids)) == 6
+    assert len(set(archive.uids)) == 2 * RESULTS
     # The same once more changes nothing: the series is known.
     assert send(files(studies, "p0"), listener.port) == [0] * 10
     time.sleep(3)
-    assert len(archive.received) == 6
+    assert len(archive.received) == 2 * RESULTS
 
 
 def test_who_is_not_on_the_list_is_refused(node, studies):
@@ -213,9 +221,27 @@ def test_a_receiver_that_is_down_is_tried_again(job, studies, tmp_path):
         assert listener.spool.status()["done"] == 0
         with Receiver(port) as archive:
             wait_for(lambda: listener.spool.status()["done"] == 1)
-            assert len(archive.received) == 3
+            assert len(archive.received) == RESULTS
     finally:
         listener.stop()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+def test_an_archive_that_knows_no_label_maps_gets_the_rest(job, studies, tmp_path, caplog):
+    with Receiver(free_port(), refuses=("1.2.840.10008.5.1.4.1.1.66.7",)) as archive:
+        listener = Listener(
+            job, Spool(tmp_path / "spool"), "FLIPMAP", 0, [Peer("ARCHIVE", LOCAL)],
+            Peer("ARCHIVE", LOCAL, archive.port), quiet=0.5, retry=1.0, host=LOCAL,
+        )  # fmt: skip
+        listener.start()
+        try:
+            send(files(studies, "p0"), listener.port)
+            wait_for(lambda: listener.spool.status()["done"] == 1)
+        finally:
+            listener.stop()
+    assert len(archive.received) == RESULTS - 1
+    assert "left out" in caplog.text
 
 
 def test_one_that_cannot_be_mapped_or_is_refused_holds_up_nobody(node, studies, monkeypatch):
@@ -237,7 +263,7 @@ def test_one_that_cannot_be_mapped_or_is_refused_holds_up_nobody(node, studies, 
     send(files(studies, "p0"), listener.port)
     send(files(studies, "p1"), listener.port)
     wait_for(lambda: listener.spool.status()["done"] == 1 and listener.spool.status()["failed"] == 1)
-    assert len(archive.received) == 3
+    assert len(archive.received) == RESULTS
     assert "nobody thought of" in str(listener.spool.status()["reasons"])
     assert refused.is_dir()
 
@@ -271,7 +297,7 @@ def test_killed_at_any_moment_nothing_is_lost_or_doubled(studies, tmp_path):
         finally:
             process.kill()
             process.wait(30)
-        assert len(set(archive.uids)) == 6, "each result has one UID, however often it was sent"
+        assert len(set(archive.uids)) == 2 * RESULTS, "each result has one UID, however often it was sent"
     assert main(["listen", "--status", "--spool", str(spool)]) == 0
 
 
@@ -371,7 +397,7 @@ def answer_of(url, data=None):
 
 
 def test_an_orthanc_sends_by_its_rules_and_gets_the_results(job, studies, orthanc, tmp_path):
-    """Two studies at once; segmentation, parametric map and picture lie in each of them afterwards, once."""
+    """Two studies at once; all results lie in each of them afterwards, once."""
     url, dicom, ours = orthanc
     listener = Listener(
         job, Spool(tmp_path / "spool"), "FLIPMAP", ours, [Peer("ORTHANC", LOCAL)], Peer("ORTHANC", LOCAL, dicom),
@@ -389,10 +415,10 @@ def test_an_orthanc_sends_by_its_rules_and_gets_the_results(job, studies, orthan
                 found[study["PatientMainDicomTags"]["PatientID"]] = sorted(series)
             return found
 
-        complete = sorted(["MR", "SEG", "OT", "OT"])
+        complete = ["MR", *["SEG"] * 3, "SR", "OT", "OT"]  # mask, bands and findings; map and picture
         wait_for(lambda: [len(kinds().get(name, [])) for name in ("P0", "P1")] == [len(complete)] * 2, 60)
         time.sleep(3)  # nothing comes twice, nor is a result sent on as a scan
         found = kinds()
-        assert found["P0"] == found["P1"] and {"MR", "SEG"} <= set(found["P0"]) and len(found["P0"]) == len(complete)
+        assert found["P0"] == found["P1"] == sorted(complete)
     finally:
         listener.stop()

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..batch.case import run_case
-from ..batch.plan import DICOM_OUTPUTS, PlannedCase, plan_series
+from ..batch.plan import PlannedCase, plan_series
 from ..errors import FlipmapError, OutputError
 from ..io.dicom import find_series
 from ..pipeline.dataset import explain
@@ -217,7 +217,7 @@ class Listener:
             run_case(self.job, case, output)
             results = Path(temporary) / "results"
             results.mkdir()
-            for ending in DICOM_OUTPUTS.values():
+            for ending in case.dicom_endings:
                 shutil.move(case.path(output, ending), results / ending)
             write_picture(results / PICTURE, self._picture(case, output), case.inputs["image"], self.job.fingerprint)
             self.spool.mapped(folder, results)
@@ -264,7 +264,12 @@ class Listener:
         if not link.is_established:
             return None
         try:
-            answers = [link.send_c_store(dataset) for dataset in datasets]
+            taken = {context.abstract_syntax for context in link.accepted_contexts}
+            if not taken:
+                return False
+            for kind in {dataset.SOPClassUID for dataset in datasets} - taken:
+                logger.warning("%s takes no %s: left out", self.receiver, kind.name)
+            answers = [link.send_c_store(dataset) for dataset in datasets if dataset.SOPClassUID in taken]
             return all(answer and answer.Status in (SUCCESS, 0xB000, 0xB006, 0xB007) for answer in answers)
         except (ValueError, RuntimeError, OSError) as error:
             logger.error("not sent: %s", error)

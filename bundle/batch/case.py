@@ -153,12 +153,16 @@ def _write_enface(job: Job, case: PlannedCase, item: dict, output: Path) -> None
 
 
 def _write_dicom(job: Job, case: PlannedCase, item: dict, output: Path) -> None:
-    from ..io.dicom_results import write_parametric_map, write_segmentation
+    from ..io.dicom_report import write_findings
+    from ..io.dicom_results import source_of, write_bands, write_parametric_map, write_segmentation
 
-    series = cast(DicomSeries, case.inputs["image"])
+    paths = {key: case.path(output, ending) for key, ending in DICOM_OUTPUTS.items() if ending in case.dicom_endings}
+    source = source_of(cast(DicomSeries, case.inputs["image"]), [job.fingerprint, *case.input_hashes.values()])
     pred, mask = (np.asarray(item[key].cpu())[0] for key in ("pred", "mask"))
-    made_from = [job.fingerprint, *case.input_hashes.values()]
     title = "flipmap anomaly map" if case.units == UNITS else "flipmap raw scores, not calibrated"
-    write_parametric_map(case.path(output, DICOM_OUTPUTS["pred"]), pred, series, case.units, title, made_from)
     method = str(job.settings["method"])
-    write_segmentation(case.path(output, DICOM_OUTPUTS["mask"]), mask, series, method, made_from)
+    write_parametric_map(paths["pred"], pred, source, case.units, title)
+    write_segmentation(paths["mask"], mask, source, method)
+    if "bands" in paths:
+        write_bands(paths["bands"], pred, source, method)
+    write_findings(paths["segments"], paths["report"], mask, item["findings"]["findings"], source, method)

@@ -41,7 +41,13 @@ OUTPUTS: dict[str, tuple[str, str]] = {
 #: What a volume of pictures gets besides: the pictures seen from the front.
 ENFACE = "desc-anomaly_enface.png"
 #: What a case that came as DICOM gets besides.
-DICOM_OUTPUTS = {"pred": "desc-anomaly_map.dcm", "mask": "desc-anomaly_seg.dcm"}
+DICOM_OUTPUTS = {
+    "pred": "desc-anomaly_map.dcm",
+    "mask": "desc-anomaly_seg.dcm",
+    "bands": "desc-anomaly_bands.dcm",
+    "segments": "desc-anomaly_findings.dcm",
+    "report": "desc-anomaly_report.dcm",
+}
 #: Written last: where it is, and fits, the case is done.
 SIDECAR = "desc-anomaly_map.json"
 
@@ -85,8 +91,14 @@ class PlannedCase:
     @property
     def endings(self) -> list[str]:
         """Of all its outputs, the sidecar left out."""
-        dicom = DICOM_OUTPUTS.values() if isinstance(self.inputs["image"], DicomSeries) else ()
-        return [*(ending for ending, _ in self.outputs.values()), *dicom]
+        return [*(ending for ending, _ in self.outputs.values()), *self.dicom_endings]
+
+    @property
+    def dicom_endings(self) -> list[str]:
+        """Of what goes back to an archive; raw scores have no bands."""
+        if not isinstance(self.inputs["image"], DicomSeries):
+            return []
+        return [ending for key, ending in DICOM_OUTPUTS.items() if key != "bands" or self.units == UNITS]
 
     def path(self, output: Path, ending: str) -> Path:
         """A file of this case in the output folder."""

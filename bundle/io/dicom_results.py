@@ -6,7 +6,8 @@ They carry the patient of their source, as they must to find their place there. 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,69 +18,167 @@ from ..paths import __version__
 from .dicom import DicomSeries
 from .files import whole_file
 
-__all__ = ["write_parametric_map", "write_segmentation"]
+__all__ = ["Source", "save_dataset", "source_of", "write_bands", "write_parametric_map", "write_segmentation"]
 
 MAKER = {"manufacturer": "flipmap", "manufacturer_model_name": "flipmap", "device_serial_number": "none"}
-SERIES_NUMBERS = {"map": 9001, "mask": 9002}
+SERIES_NUMBERS = {"map": 9001, "mask": 9002, "bands": 9004, "findings": 9005, "report": 9006}
 WINDOW = (2.0, 4.0)  # centre and width: one healthy voxel in a hundred in the middle
+#: Bounds of the bands of a calibrated map → label.
+BANDS = {2.0: "rarer than 1 %", 3.0: "rarer than 0.1 %", 4.0: "rarer than 0.01 %"}
+NOTICE = "research only"  # in the description of every series; nothing is burnt into pixels
 
 
-def write_segmentation(
-    path: str | Path, mask: np.ndarray, series: DicomSeries, method: str, made_from: Sequence[str]
-) -> None:
+@dataclass(frozen=True)
+class Source:
+    """The series that results are made from, read once.
+
+    Attributes:
+        series: as it was found.
+        images: its data sets, each once.
+        geometry: the volume that they make, of highdicom.
+        made_from: what else the content of the results follows from, hashes of inputs, settings and weights: the same
+            run gives the same UIDs, any other run gives others.
+    """
+
+    series: DicomSeries
+    images: list
+    geometry: Any
+    made_from: Sequence[str]
+
+    def identity(self, kind: str) -> dict:
+        """Attributes of a result; its UIDs follow from all that its content follows from."""
+        from pydicom.uid import generate_uid
+
+        sources = [self.series.uid, kind, __version__, *self.made_from]
+        uids = [generate_uid(entropy_srcs=[*sources, level]) for level in ("series", "instance")]
+        return {
+            "series_instance_uid": uids[0],
+            "sop_instance_uid": uids[1],
+            "series_number": SERIES_NUMBERS[kind],
+            "instance_number": 1,
+            "software_versions": __version__,
+            **MAKER,
+        }
+
+    def volume(self, values: np.ndarray) -> Any:
+        """(X, Y, Z) → highdicom's volume, (slices, rows, columns)."""
+        return self.geometry.with_array(np.ascontiguousarray(np.transpose(values, [2, 1, 0])))
+
+
+def source_of(series: DicomSeries, made_from: Sequence[str]) -> Source:
+    """Read a series for its results.
+
+    Raises:
+        ScanError: when it is no longer as it was.
+    """
+    import highdicom
+    import pydicom
+
+    from .dicom import volume_of
+
+    try:
+        if len(series.files) == 1:
+            image = highdicom.imread(series.files[0])
+            return Source(series, [image], image.get_volume(), made_from)
+        unique = {d.SOPInstanceUID: d for d in map(pydicom.dcmread, series.files)}
+        return Source(series, list(unique.values()), volume_of(list(unique.values())), made_from)
+    except Exception as error:
+        raise ScanError(series.where, f"no longer readable ({error})", "Leave it while it is worked on") from error
+
+
+def write_segmentation(path: str | Path, mask: np.ndarray, source: Source, method: str) -> None:
     """The mask as a DICOM Segmentation, one segment, binary.
 
     Args:
         path: of the file.
         mask: (X, Y, Z) on the grid of `bundle.io.dicom.read_series`.
-        series: that it was made from.
+        source: from `source_of`.
         method: name, for the algorithm.
-        made_from: what else its content follows from, hashes of inputs, settings and weights: the same run gives the
-            same UIDs, any other run gives others.
 
     Raises:
-        ScanError: when the series is no longer as it was.
         OutputError: when the file cannot be written.
+    """
+    segments = (np.asarray(mask) > 0).astype(np.uint8)
+    said = {"content_label": "ANOMALY", "content_description": "Above the threshold of the anomaly map"}
+    dataset = segmentation(segments, {1: "anomaly"}, source, "mask", method, labelmap=False, **said)
+    save_dataset(path, dataset)
+
+
+def write_bands(path: str | Path, anomaly: np.ndarray, source: Source, method: str) -> None:
+    """The bands of a calibrated map as a label map segmentation (DICOM Supplement 243): how rare a value is.
+
+    Args:
+        path: of the file.
+        anomaly: calibrated map (X, Y, Z).
+        source: from `source_of`.
+        method: name, for the algorithm.
+
+    Raises:
+        OutputError: when the file cannot be written.
+    """
+    bands = np.digitize(anomaly, list(BANDS)).astype(np.uint8)
+    labels = dict(enumerate(BANDS.values(), start=1))
+    said = {"content_label": "BANDS", "content_description": "Bands of the anomaly map"}
+    save_dataset(path, segmentation(bands, labels, source, "bands", method, labelmap=True, **said))
+
+
+def segmentation(
+    segments: np.ndarray,
+    labels: Mapping[int, str],
+    source: Source,
+    kind: str,
+    method: str,
+    labelmap: bool,
+    **said: Any,
+) -> Any:
+    """A DICOM Segmentation.
+
+    Args:
+        segments: (X, Y, Z), numbers of segments, 0 for none.
+        labels: number → its label.
+        source: from `source_of`.
+        kind: of the result, one of `SERIES_NUMBERS`.
+        method: name, for the algorithm.
+        labelmap: one label map, or binary.
+        said: label and description of the content.
     """
     import highdicom
     from pydicom.sr.codedict import codes
 
-    sources, geometry = _sources(series)
     algorithm = highdicom.AlgorithmIdentificationSequence(
         name=f"flipmap {method}", family=codes.DCM.ArtificialIntelligence, version=__version__
     )
-    segment = highdicom.seg.SegmentDescription(
-        segment_number=1,
-        segment_label="anomaly",
-        segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
-        segmented_property_type=codes.SCT.MorphologicallyAbnormalStructure,
-        algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
-        algorithm_identification=algorithm,
+    described = [
+        highdicom.seg.SegmentDescription(
+            segment_number=number,
+            segment_label=label,
+            segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
+            segmented_property_type=codes.SCT.MorphologicallyAbnormalStructure,
+            algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+            algorithm_identification=algorithm,
+        )
+        for number, label in labels.items()
+    ]
+    types = highdicom.seg.SegmentationTypeValues
+    return highdicom.seg.Segmentation(
+        source_images=source.images,
+        pixel_array=source.volume(segments),
+        segmentation_type=types.LABELMAP if labelmap else types.BINARY,
+        segment_descriptions=described,
+        omit_empty_frames=bool(segments.any()),
+        series_description=f"flipmap anomaly {kind} ({NOTICE})",
+        **said,
+        **source.identity(kind),
     )
-    dataset = highdicom.seg.Segmentation(
-        source_images=sources,
-        pixel_array=_as_volume((np.asarray(mask) > 0).astype(np.uint8), geometry),
-        segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
-        segment_descriptions=[segment],
-        omit_empty_frames=bool((np.asarray(mask) > 0).any()),
-        content_label="ANOMALY",
-        content_description="Above the threshold of the anomaly map",
-        series_description="flipmap anomaly mask",
-        **_identity("mask", series, made_from),
-    )
-    _save(path, dataset)
 
 
-def write_parametric_map(
-    path: str | Path, anomaly: np.ndarray, series: DicomSeries, units: str, title: str, made_from: Sequence[str]
-) -> None:
+def write_parametric_map(path: str | Path, anomaly: np.ndarray, source: Source, units: str, title: str) -> None:
     """The map as a DICOM Parametric Map, float32; ``units`` of its values in words, ``title`` of its series; else as
     `write_segmentation`.
     """
     import highdicom
     from pydicom.sr.codedict import codes
 
-    sources, geometry = _sources(series)
     values = np.asarray(anomaly, dtype=np.float32)
     mapping = highdicom.pm.RealWorldValueMapping(
         lut_label="ANOMALY",
@@ -90,66 +189,33 @@ def write_parametric_map(
         intercept=0.0,
     )
     dataset = highdicom.pm.ParametricMap(
-        source_images=sources,
-        pixel_array=_as_volume(values, geometry),
+        source_images=source.images,
+        pixel_array=source.volume(values),
         contains_recognizable_visual_features=False,
         real_world_value_mappings=[mapping],
         window_center=WINDOW[0],
         window_width=WINDOW[1],
         content_label="ANOMALY",
         content_description="Anomaly map",
-        series_description=title,
-        **_identity("map", series, made_from),
+        series_description=f"{title} ({NOTICE})",
+        **source.identity("map"),
     )
-    _save(path, dataset)
+    save_dataset(path, dataset)
 
 
-def _identity(kind: str, series: DicomSeries, made_from: Sequence[str]) -> dict:
-    """Attributes of a result; its UIDs follow from all that its content follows from."""
-    from pydicom.uid import generate_uid
+def save_dataset(path: str | Path, dataset: Any) -> None:
+    """Write a result, whole or not at all.
 
-    sources = [series.uid, kind, __version__, *made_from]
-    uids = [generate_uid(entropy_srcs=[*sources, level]) for level in ("series", "instance")]
-    return {
-        "series_instance_uid": uids[0],
-        "sop_instance_uid": uids[1],
-        "series_number": SERIES_NUMBERS[kind],
-        "instance_number": 1,
-        "software_versions": __version__,
-        **MAKER,
-    }
-
-
-def _sources(series: DicomSeries) -> tuple[list, Any]:
-    """The images of a series, each once, and the volume that they make."""
-    import highdicom
-    import pydicom
-
-    from .dicom import volume_of
-
-    try:
-        if len(series.files) == 1:
-            image = highdicom.imread(series.files[0])
-            return [image], image.get_volume()
-        unique = {d.SOPInstanceUID: d for d in map(pydicom.dcmread, series.files)}
-        return list(unique.values()), volume_of(list(unique.values()))
-    except Exception as error:
-        raise ScanError(series.where, f"no longer readable ({error})", "Leave it while it is worked on") from error
-
-
-def _as_volume(values: np.ndarray, geometry: Any) -> Any:
-    """(X, Y, Z) → highdicom's volume, (slices, rows, columns)."""
-    return geometry.with_array(np.ascontiguousarray(np.transpose(values, [2, 1, 0])))
-
-
-def _save(path: str | Path, dataset: Any) -> None:
-    if not dataset.get("BodyPartExamined"):
+    Raises:
+        OutputError: when it cannot be written.
+    """
+    if "Rows" in dataset and not dataset.get("BodyPartExamined"):
         dataset.BodyPartExamined = "HEAD"  # without it, the standard wants to know left or right
     from pydicom.uid import generate_uid
 
     # highdicom draws this one; made to follow from the result's own, the same run gives the same file but for its time.
     dimensions = generate_uid(entropy_srcs=[dataset.SOPInstanceUID, "dimensions"])
-    for item in (*dataset.DimensionOrganizationSequence, *dataset.DimensionIndexSequence):
+    for item in (*dataset.get("DimensionOrganizationSequence", ()), *dataset.get("DimensionIndexSequence", ())):
         item.DimensionOrganizationUID = dimensions
     with whole_file(path) as temporary:
         dataset.save_as(temporary)
