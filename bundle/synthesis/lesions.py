@@ -161,6 +161,7 @@ class RandSmallLesionsd(MapTransform, Randomizable):
         dark: how often they are darker instead.
         tissue: least and most intensity of where they may be, in multiples of the median.
         bright_fluid: whether the contrast shows fluid bright, as T2w does.
+        rims: how often they are caps and rims of the ventricles.
     """
 
     def __init__(
@@ -174,9 +175,10 @@ class RandSmallLesionsd(MapTransform, Randomizable):
         dark: float = 0.1,
         tissue: tuple[float, float] = (0.75, 1.3),
         bright_fluid: bool = False,
+        rims: float = 0.3,
     ) -> None:
         super().__init__(keys)
-        self.brain_key, self.spacing, self.prob = brain_key, spacing, prob
+        self.brain_key, self.spacing, self.prob, self.rims = brain_key, spacing, prob, rims
         self.most, self.added, self.dark = most, added, dark
         self.tissue, self.bright_fluid = tissue, bright_fluid
 
@@ -196,13 +198,13 @@ class RandSmallLesionsd(MapTransform, Randomizable):
     def _shares(self, image: np.ndarray, known: Anatomy) -> np.ndarray:
         """How much of each voxel is lesion."""
         near, kind = np.isfinite(known.from_fluid).any(), self.R.rand()
-        if near and kind < 0.3:  # caps and rims that flow together
+        if near and kind < self.rims:  # caps and rims that flow together
             width = self.R.uniform(1.4, 7.5) * (1 + 0.5 * _noise(self.R, image.shape, self.R.uniform(6, 30)))
             part = _noise(self.R, image.shape, self.R.uniform(10, 30)) > self.R.uniform(0, 1.8)
             return (known.from_fluid < width) * (known.from_fluid > 0) * known.brain * part * self.R.uniform(0.6, 1)
         low, high = (limit * known.median for limit in self.tissue)
         tissue = (image > low) & (image < high) & known.brain
-        if near and kind < 0.55:
+        if near and kind < self.rims + 0.25:
             places = np.argwhere(tissue & (known.from_fluid < 13) & (known.from_fluid > self.spacing))
         else:
             places = np.argwhere(tissue & (known.depth > self.R.choice([2.8, 7.5])))

@@ -17,7 +17,7 @@ from .lesions import Anatomy
 __all__ = ["RandLargeVentriclesd"]
 
 SMOOTH_MM = 2.0  # of the direction away from the ventricles
-INSIDE = 2.0  # voxels of a ventricle that are shown where the wall has been
+INSIDE = 0.5  # voxels within sure fluid that are shown where the wall has been
 ALSO = 0.4  # of the largest piece of fluid: smaller ones are sulci
 FIXED_MM = 12.0  # below the surface of the brain, within which tissue gives way less and less
 
@@ -64,7 +64,11 @@ class RandLargeVentriclesd(MapTransform, Randomizable):
         return d
 
     def _bend(self, image: np.ndarray, known: Anatomy, grow: float, reach: float) -> np.ndarray:
-        distance = ndimage.distance_transform_edt(~_largest(known.from_fluid == 0))
+        # From where fluid is sure, so that the wall as it was, with its partial volume, is left nowhere.
+        fluid = ndimage.binary_erosion(_largest(known.from_fluid == 0))
+        if not fluid.any():
+            return image
+        distance = ndimage.distance_transform_edt(~fluid)
         away = np.stack(np.gradient(ndimage.gaussian_filter(distance, SMOOTH_MM / self.spacing)))
         away /= np.maximum(np.linalg.norm(away, axis=0), 1e-6)
         shift = grow / self.spacing * np.exp(-distance * self.spacing / reach) * np.clip(known.depth / FIXED_MM, 0, 1)
