@@ -22,6 +22,8 @@ COMMANDS = {
     "report": "join the tables of several runs",
     "listen": "be a DICOM node: map what an archive sends, and send the results back",
     "bids": "map a BIDS data set, as a BIDS App",
+    "mercure": "be a module of mercure: map a series in a folder, leave DICOM files in another",
+    "boutiques": "write the Boutiques descriptor of the BIDS App",
     "methods": "list modalities and methods",
     "export": "write a method as a bundle of its own, for MONAI Label or a release",
     "config": "say where the main config is, for python -m monai.bundle run",

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import logging
 import re
-import shutil
 import tempfile
 import threading
 import time
@@ -16,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from ..batch.case import run_case
-from ..batch.plan import PlannedCase, plan_series
+from ..batch.plan import plan_series
 from ..errors import FlipmapError, OutputError
 from ..io.dicom import find_series
 from ..pipeline.dataset import explain
 from ..pipeline.job import Job
-from .results import write_picture
+from .results import collect_results
 from .spool import MAPPING, Spool
 
 __all__ = ["Listener", "Peer"]
@@ -30,7 +29,6 @@ logger = logging.getLogger("flipmap")
 
 CONNECT = 30.0  # seconds until nobody answers
 SUCCESS, OUT_OF_RESOURCES, CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xC000
-PICTURE = "desc-anomaly_picture.dcm"
 
 
 @dataclass(frozen=True)
@@ -216,16 +214,9 @@ class Listener:
             case, output = planned[0], Path(temporary) / "output"
             run_case(self.job, case, output)
             results = Path(temporary) / "results"
-            results.mkdir()
-            for ending in case.dicom_endings:
-                shutil.move(case.path(output, ending), results / ending)
-            write_picture(results / PICTURE, self._picture(case, output), case.inputs["image"], self.job.fingerprint)
+            collect_results(case, output, results, self.job.fingerprint)
             self.spool.mapped(folder, results)
         logger.info("%s: mapped", case.name)
-
-    @staticmethod
-    def _picture(case: PlannedCase, output: Path) -> Path:
-        return case.path(output, case.outputs["picture"][0])
 
     # Sending
 

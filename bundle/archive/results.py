@@ -1,19 +1,44 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The picture of a case as a DICOM Secondary Capture: what a reader sees without a viewer for parametric maps."""
+"""The results of a case for an archive; among them its picture as a DICOM Secondary Capture, what a reader sees without
+a viewer for parametric maps.
+"""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from ..batch.plan import PlannedCase
 from ..io.dicom import DicomSeries
 from ..io.files import whole_file
 from ..paths import __version__
 
-__all__ = ["write_picture"]
+__all__ = ["collect_results", "write_picture"]
+
+PICTURE = "desc-anomaly_picture.dcm"
+
+
+def collect_results(case: PlannedCase, output: Path, folder: Path, fingerprint: str) -> list[Path]:
+    """Move what goes back to an archive into a folder.
+
+    Args:
+        case: a DICOM series that is mapped.
+        output: folder of its results.
+        folder: that they go to; made as needed.
+        fingerprint: of the job.
+
+    Raises:
+        OutputError: when a file cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    moved = [Path(shutil.move(case.path(output, ending), folder / ending)) for ending in case.dicom_endings]
+    picture = case.path(output, case.outputs["picture"][0])
+    write_picture(folder / PICTURE, picture, case.inputs["image"], fingerprint)
+    return [*moved, folder / PICTURE]
 
 
 def write_picture(path: Path, picture: Path, series: DicomSeries | str, fingerprint: str) -> None:
