@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from ..errors import OutputError
 from ..pipeline.job import Job
 from .case import case_stages, failure
 from .claims import Claims, Elsewhere
@@ -42,6 +43,7 @@ def run_here(
     """
 
     def take(case: PlannedCase) -> None:
+        _check_inside(case, output)
         claims.take(case.name)
         if not overwrite and is_done(case, output, job.fingerprint):
             raise _Done
@@ -59,3 +61,14 @@ def run_here(
             done(case, failure(case, error, timeout))
 
     run_stages(cases, case_stages(job, output, jobs, take), done, failed, timeout)
+
+
+def _check_inside(case: PlannedCase, output: Path) -> None:
+    """Results stay in the folder of the results, whatever links lie in it.
+
+    Raises:
+        OutputError: when they would not.
+    """
+    folder = (output / case.stem).parent.resolve()
+    if not folder.is_relative_to(output.resolve()):
+        raise OutputError(output / case.stem.parent, f"a link that leaves {output}, to {folder}", "Remove the link")

@@ -23,6 +23,7 @@ __all__ = [
     "SIDECAR",
     "PlannedCase",
     "is_done",
+    "plain",
     "plan_cases",
     "plan_series",
     "sha256_of",
@@ -133,13 +134,21 @@ def plan_cases(
     planned = []
     for case in cases:
         image = Path(case["image"])
-        name = "_mod-".join(stem(image).rsplit("_", 1)) if bids else case["name"]
+        name = plain("_mod-".join(stem(image).rsplit("_", 1)) if bids else case["name"])
         folder = image.parent.relative_to(root) if bids else Path()
         inputs = {key: str(case[key]) for key in ("image", "brain") if key in case}
         size = tuple(case["voxel_um"]) if case.get("voxel_um") else None
         where = root if root.is_dir() else root.parent
-        planned.append(PlannedCase(case["name"], inputs, folder / name, region, size, units, where))
+        planned.append(PlannedCase(plain(case["name"]), inputs, folder / name, region, size, units, where))
     return planned
+
+
+def plain(name: str) -> str:
+    """A name without control characters, which would break lines of logs and tables; a hash tells apart what is
+    replaced.
+    """
+    kept = "".join(letter if letter.isprintable() else "_" for letter in name)
+    return name if kept == name else f"{kept}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def plan_series(

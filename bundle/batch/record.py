@@ -20,6 +20,7 @@ from .plan import ENFACE, SIDECAR, PlannedCase, sha256_of
 
 __all__ = ["Record", "read_record", "versions", "write_description", "write_sidecar", "write_table"]
 
+FORMULAS = ("=", "+", "-", "@", "\t", "\r")  # what a formula begins with
 PACKAGES = ("torch", "monai", "numpy", "nibabel", "scipy")
 
 
@@ -120,7 +121,12 @@ def write_table(path: Path, records: Iterable[Record]) -> None:
     with whole_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [field.name for field in fields(Record)])
         writer.writeheader()
-        writer.writerows(asdict(row) for row in rows)
+        writer.writerows({key: _harmless(value) for key, value in asdict(row).items()} for row in rows)
+
+
+def _harmless(value: object) -> object:
+    """A cell that no spreadsheet takes for a formula (OWASP, CSV injection)."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULAS) else value
 
 
 def write_description(output: Path) -> None:
