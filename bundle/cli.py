@@ -28,6 +28,8 @@ COMMANDS = {
     "export": "write a method as a bundle of its own, for MONAI Label or a release",
     "config": "say where the main config is, for python -m monai.bundle run",
     "calibrate": "make calibrations anew, after a training or a change of settings",
+    "several": "choose, calibrate and evaluate the map of several contrasts of one head",
+    "case-scores": "measure the case scores of healthy tissue, for the report",
     "evaluate": "make a table of results",
     "benchmark": "measure time and memory",
     "compare-trainings": "measure the variability across training seeds",

@@ -117,6 +117,31 @@ def contrasts() -> str:
     return "\n".join([*lines, f"| **all** | | {' | '.join(said)} |"])
 
 
+def several() -> str:
+    """AUPRC and rates of each contrast and of the map of both."""
+    with (DOCS / "evaluation" / "several.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    lines = ["| set | heads | map | AUPRC, pooled / mean | 1 % became | 0.1 % became |", "|---|---|---|---|---|---|"]
+    for row in rows:
+        rates = [f"{float(row[f'rate_{value}']):.2%}" for value in (2, 3)]
+        auprc = f"{float(row['pooled']):.3f} / {float(row['mean']):.3f}"
+        lines.append(f"| {row['set']} | {row['heads']} | {row['map']} | {auprc} | {' | '.join(rates)} |")
+    return "\n".join(lines)
+
+
+def several_shares() -> str:
+    """What each share of T1w gave on those who chose it."""
+    with (DOCS / "evaluation" / "several_shares.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    lines = ["| share of T1w | LGG, validation | small lesions | mean gain |", "|---|---|---|---|"]
+    for row in rows:
+        pairs = [
+            f"{float(row[f'{p}_pooled']):.3f} / {float(row[f'{p}_mean']):.3f}" for p in ("brain_lgg", "brain_wml10")
+        ]
+        lines.append(f"| {float(row['share_T1w']):g} | {' | '.join(pairs)} | {float(row['gain']):.3f} |")
+    return "\n".join(lines)
+
+
 def _file(name: str) -> Callable[[], str]:
     return lambda: (DOCS / name).read_text(encoding="utf-8")
 
@@ -128,6 +153,8 @@ TABLES = {
     "patients": _file("evaluation/table.md"),
     "oct_in_short": oct_in_short,
     "contrasts": contrasts,
+    "several": several,
+    "several_shares": several_shares,
     "before_after": _file("evaluation/before_after.md"),
     "t1w": _file("evaluation/t1w.md"),
 }

@@ -13,7 +13,7 @@ from monai.data import MetaTensor
 from ..errors import ContrastError, FlipmapError, ScanError
 from ..io.dicom import DicomSeries
 from ..io.nifti import write_map
-from ..pipeline.contrasts import JOB
+from ..pipeline.contrasts import JOB, ContrastJob
 from ..pipeline.dataset import explain
 from ..pipeline.job import Job
 from ..pipeline.save import write_json
@@ -22,6 +22,7 @@ from ..report.enface import save_enface
 from ..scoring.calibration import UNITS
 from ..threads import GivenUp
 from ..transforms.recognise import contrast_of
+from .head import MEMBERS, TOLD, finish_head, infer_head, prepare_head
 from .plan import DICOM_OUTPUTS, ENFACE, PlannedCase
 from .record import Record, write_sidecar
 from .stages import Clock, Stage, TookTooLong, run_stages
@@ -62,11 +63,11 @@ def case_stages(job: Job, output: Path, jobs: int, take: Callable[[PlannedCase],
     def reading(case: PlannedCase, _: object, clock: Clock) -> dict:
         if take:
             take(case)
-        return _prepare(job, case)
+        return _prepare(job, case, output)
 
     return [
         Stage("reading", reading, jobs),
-        Stage("computing", lambda case, item, clock: job.infer(item), 1),
+        Stage("computing", lambda case, item, clock: _infer(job, item), 1),
         Stage("writing", lambda case, item, clock: _complete(job, case, item, output, clock), jobs),
     ]
 
@@ -87,21 +88,28 @@ def _cause(case: PlannedCase, error: Exception, timeout: float | None) -> Flipma
     return explain(error, {"name": case.name, "image": case.where})
 
 
-def _prepare(job: Job, case: PlannedCase) -> dict:
+def _prepare(job: Job, case: PlannedCase, output: Path) -> dict:
     """The item on the model's grid, and the scan as it is, for the pictures: a file is read once."""
     try:
         _ = case.input_hashes  # of what is read now, before the map is made
     except OSError as error:
         raise ScanError(case.where, f"cannot be read ({error.strerror})", "Allow reading it") from error
-    scan = job.read(case.case)
+    scan = job.read(next(iter(case.members.values())).case if case.members else case.case)
     meta = {key: value for key, value in scan.meta.items() if key != "affine"}
     shown = MetaTensor(scan.as_tensor().clone(), affine=scan.affine.clone(), meta=meta)
+    if case.members:
+        return {**prepare_head(cast(ContrastJob, job), case, output), SHOWN: shown}
     return {**job.prepare({**case.case, "image": scan}), SHOWN: shown}
+
+
+def _infer(job: Job, item: dict) -> dict:
+    return infer_head(cast(ContrastJob, job), item) if MEMBERS in item else job.infer(item)
 
 
 def _complete(job: Job, case: PlannedCase, item: dict, output: Path, clock: Clock) -> Record:
     """Finish a scored case and write its files, the sidecar last."""
-    item = job.finish(item)
+    shown = item[SHOWN]
+    item = {**(finish_head(cast(ContrastJob, job), item) if MEMBERS in item else job.finish(item)), SHOWN: shown}
     for key, (ending, kind) in case.outputs.items():
         if clock.given_up:
             raise GivenUp
@@ -112,7 +120,7 @@ def _complete(job: Job, case: PlannedCase, item: dict, output: Path, clock: Cloc
     if clock.given_up:
         raise GivenUp
     seconds = clock.seconds
-    told = contrast_of(item["image"])
+    told = item.get(TOLD) or contrast_of(item["image"])
     write_sidecar(case, output, job.fingerprint, item.get(JOB, job).settings, seconds, told)
     return Record.of(case.name, "done", item["findings"], seconds, told)
 

@@ -65,6 +65,7 @@ class PlannedCase:
         voxel_um: voxel size that the case brings along, µm.
         units: of its map, for the names of its files.
         root: input folder, so that provenance can name files without where they lie.
+        members: contrast → case, where the map is made of theirs (`bundle.batch.head`).
     """
 
     name: str
@@ -74,6 +75,7 @@ class PlannedCase:
     voxel_um: tuple[float, ...] | None = None
     units: str = UNITS
     root: Path = field(default=Path(), compare=False)
+    members: Mapping[str, PlannedCase] = field(default_factory=dict, compare=False)
 
     @property
     def outputs(self) -> dict[str, tuple[str, str]]:

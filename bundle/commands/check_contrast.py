@@ -3,8 +3,8 @@
 
     flipmap check-contrast DATA docs/evaluation/contrasts.csv
 
-DATA holds the sets of `SETS`; those that are missing are left out. Every scan is looked at as it is, in three other
-orientations, and without its skull.
+DATA holds the sets of `bundle.evaluation.untrained`; those that are missing are left out. Every scan is looked at as it
+is, in three other orientations, and without its skull.
 """
 
 from __future__ import annotations
@@ -13,43 +13,21 @@ import argparse
 import csv
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import nibabel as nib
 import numpy as np
 from monai.bundle import ConfigParser
 from monai.transforms import Compose
 
-from ..cases import find_scans
-from ..datasets import select_subjects
+from ..evaluation.untrained import SETS, Scans
 from ..io.files import whole_file
 from ..io.nifti import read_scan, scan_from_array
 from ..paths import bundle_root, default_config
 from ..transforms.recognise import CONTRASTS, contrast_of
 
-__all__ = ["SETS", "add_arguments", "run"]
+__all__ = ["add_arguments", "run"]
 
 
-class Scans(NamedTuple):
-    """Scans of one place and contrast; ``split`` and ``parts`` say who of them trained nothing."""
-
-    folder: str
-    suffix: str
-    split: str | None = None
-    parts: tuple[str, ...] = ()
-
-
-SETS = (
-    Scans("brain_lgg", "FLAIR", "lgg_flair", ("validation", "test")),
-    Scans("brain_lgg", "T1w", "lgg_flair", ("validation", "test")),
-    Scans("brain_wmh_auto", "FLAIR", "elderly_flair", ("validation",)),
-    *(Scans("brain_wml10", suffix, "small_lesions", ("test",)) for suffix in ("FLAIR", "T1w", "T2w")),
-    Scans("brain_brats", "FLAIR"),
-    Scans("brain_flair_single", "FLAIR"),
-    Scans("brain_t1_healthy", "T1w", "healthy_t1w", ("validation",)),
-    Scans("brain_t1_ixi", "T1w", "healthy_t1w", ("validation",)),
-    Scans("brain_t2_healthy", "T2w", "healthy_t2w", ("validation",)),
-)
 ORIENTATIONS = ("RAS", "PSR", "AIL")  # beside that of the file
 SURE = 0.9  # from which on a job refuses another contrast
 
@@ -69,7 +47,7 @@ def run(options: argparse.Namespace) -> None:
         if not (options.data / one.folder).is_dir():
             print(f"{one.folder}: not there, left out")
             continue
-        told = [look for path in _paths(options.data, one) for look in _looks(path, steps)]
+        told = [look for case in one.cases(options.data) for look in _looks(Path(case["image"]), steps)]
         rows.append(_row(one, told))
         print(rows[-1], flush=True)
     rows.append({"set": "all", "contrast": "", **_sums(rows)})
@@ -77,15 +55,6 @@ def run(options: argparse.Namespace) -> None:
         writer = csv.DictWriter(file, list(rows[-1]))
         writer.writeheader()
         writer.writerows(rows)
-
-
-def _paths(data: Path, one: Scans) -> list[Path]:
-    cases = find_scans(data / one.folder, one.suffix)
-    if one.split:
-        split = Path(bundle_root()) / "configs" / "splits" / f"{one.split}.json"
-        there = {case["subject"] for case in cases}
-        cases = [case for part in one.parts for case in select_subjects(cases, split, part) if case["subject"] in there]
-    return [Path(case["image"]) for case in cases]
 
 
 def _looks(path: Path, steps: list) -> Iterator[tuple[str, float]]:

@@ -34,9 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from ..archive.results import collect_results
+    from ..batch.head import heads_of
     from ..batch.run import run_batch
     from ..batch.sources import plan_of
     from ..io.dicom import DicomSeries
+    from ..pipeline.contrasts import ContrastJob
     from ..pipeline.save import write_json
     from ..pipeline.spec import AUTO, JobSpec
 
@@ -47,6 +49,7 @@ def run(options: argparse.Namespace) -> int:
     job = JobSpec((), settings.get("set", {}), settings.get("contrast", AUTO)).load()
     plan, skipped = plan_of(source, job, settings.get("series"))
     plan = [case for case in plan if isinstance(case.inputs["image"], DicomSeries)]
+    plan += heads_of(plan, job) if isinstance(job, ContrastJob) and not job.uncalibrated else []
     with tempfile.TemporaryDirectory() as temporary:
         mapped = Path(temporary) / "maps"
         records = run_batch(plan, job, mapped, skipped=skipped)

@@ -48,6 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SUFFIX",
         help="contrast of the scans, FLAIR or T1w; by default each goes to the weights of the contrast that it has",
     )
+    parser.add_argument(
+        "--apart", action="store_true", help="no further map of all contrasts of a head that has several"
+    )
     parser.add_argument("--suffix", help="contrast to take from a BIDS root, whatever the weights are for")
     parser.add_argument("--series", help="regular expression for DICOM series (default: that of the modality)")
     parser.add_argument("--brain-masks", type=Path, help="folder of masks of your own, <name>_brain_mask.nii.gz")
@@ -103,11 +106,15 @@ def run_shard(options: argparse.Namespace, shard: Shard, wanted: Callable[[Plann
     Raises:
         DatasetError: when there is nothing to map.
     """
+    from ..batch.head import heads_of
     from ..batch.sources import plan_of
+    from ..pipeline.contrasts import ContrastJob
 
     spec = _spec(options)
     job = spec.load()
     plan, skipped = plan_of(options.input, job, options.series, options.brain_masks)
+    if isinstance(job, ContrastJob) and not options.apart and not job.uncalibrated:
+        plan += heads_of(plan, job)
     plan = [case for case in plan if shard.holds(case.name) and (wanted is None or wanted(case))]
     if wanted and not plan:
         raise DatasetError(options.input, "no scan of these participants and sessions", "Check the labels")

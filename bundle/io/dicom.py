@@ -51,6 +51,7 @@ class DicomSeries:
         meant: whether it is an acquisition that somebody could want a map of: no localizer, no other modality.
         problem: why it cannot be scored, or empty.
         remedy: the remedy.
+        study: StudyInstanceUID.
     """
 
     uid: str
@@ -60,6 +61,7 @@ class DicomSeries:
     meant: bool = True
     problem: str = ""
     remedy: str = ""
+    study: str = ""
 
     @property
     def name(self) -> str:
@@ -157,7 +159,8 @@ def _series(uid: str, members: Sequence[tuple[Path, Any]]) -> DicomSeries:
     if meant:
         problem, remedy = _problem(headers)
     number = int(first.get("SeriesNumber") or 0)
-    return DicomSeries(uid, tuple(path for path, _ in members), description, number, meant, problem, remedy)
+    study = str(first.get("StudyInstanceUID", ""))
+    return DicomSeries(uid, tuple(path for path, _ in members), description, number, meant, problem, remedy, study)
 
 
 def _unmeant(headers: Sequence) -> tuple[str, str]:

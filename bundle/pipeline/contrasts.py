@@ -15,6 +15,7 @@ from ..modalities import DEFAULT, FLAIR, MODALITIES, Modality
 from ..paths import default_config
 from ..transforms.mri import contrast_by_name
 from .job import Job
+from .several import Several, read_shares
 
 __all__ = ["JOB", "ContrastJob", "by_contrast", "job_of_any_contrast"]
 
@@ -68,11 +69,33 @@ class ContrastJob(Job):
     ) -> None:
         super().__init__(config_files, **settings)
         self.others = {contrast: Job(files, **settings) for contrast, files in others.items()}
+        self.several = self._several()
+
+    def _several(self) -> Several | None:
+        """The map of several contrasts; None where one of them has no weights here."""
+        shares, _ = read_shares()
+        if not set(shares) <= set(self.contrasts):
+            return None
+        return Several({contrast: self.job_of(contrast).calibration_hash for contrast in shares})
+
+    @property
+    def contrasts(self) -> tuple[str, ...]:
+        """BIDS suffixes of all of them, its own first."""
+        return (str(self.settings["suffix"]), *self.others)
+
+    def job_of(self, contrast: str) -> Job:
+        """The job of a contrast; itself for its own."""
+        return self.others.get(contrast, self)
+
+    def rule_of(self, contrast: str) -> str | None:
+        """See `Job.series`, of one contrast."""
+        return self.others[contrast].series if contrast in self.others else self.modality.series
 
     @property
     def fingerprint(self) -> str:
         """Of all of them."""
         prints = [super().fingerprint, *(job.fingerprint for job in self.others.values())]
+        prints += [self.several.fingerprint] if self.several else []
         return hashlib.sha256("".join(prints).encode()).hexdigest()
 
     @property

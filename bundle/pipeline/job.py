@@ -20,7 +20,7 @@ from monai.transforms import Compose, apply_transform
 from ..arguments import check_settings
 from ..modalities import Modality, modality_of
 from ..paths import __version__, bundle_root
-from ..scoring.calibration import RAW_UNITS, UNITS, is_uncalibrated, read_calibration
+from ..scoring.calibration import RAW_UNITS, UNITS, Calibrated, is_uncalibrated, read_calibration
 from ..threads import ARITHMETIC, limit_threads
 
 __all__ = ["CASE_SCORES", "Job"]
@@ -192,6 +192,18 @@ class Job:
         """Score: work of the device."""
         with torch.no_grad():
             return {**item, "pred": self.inferer(item["image"][None].to(self.device), self.network)[0].cpu()}
+
+    def conclude(self, item: dict, end: float) -> dict:
+        """Mask and findings of a calibrated map that is on the scan's own grid already.
+
+        Args:
+            item: ``pred`` and the mask of the organ, (1, X, Y, Z).
+            end: the highest value that the calibration of the map knows.
+        """
+        transforms = self.postprocessing.transforms
+        after = next(n for n, one in enumerate(transforms, 1) if isinstance(one, Calibrated))
+        with ARITHMETIC.turn():
+            return Compose(transforms[after:])({**item, "units": UNITS, "table_end": end})
 
     def finish(self, item: dict) -> dict:
         """Back to the scan's own grid, calibrated, with mask and findings: work of the CPU."""

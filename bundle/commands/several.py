@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The map of several contrasts of one head: choose the shares, calibrate it, evaluate it.
+
+    flipmap several choose DATA docs/evaluation/several_shares.csv
+    flipmap several calibrate DATA
+    flipmap several evaluate DATA docs/evaluation/several.csv
+
+Shares stand in configs/several.json; after a change of them, or of a calibration of one contrast, calibrate anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+
+from ..errors import FlipmapError
+from .options import positive
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("step", choices=("choose", "calibrate", "evaluate"))
+    parser.add_argument("data", type=Path, help="folder of the sets")
+    parser.add_argument("output", type=Path, nargs="?", help="table to write, CSV; not for calibrate")
+    parser.add_argument("--threads", type=positive, help="most threads of arithmetic (default: all cores)")
+
+
+def run(options: argparse.Namespace) -> None:
+    from ..evaluation.several import calibrate_several, choose_shares, evaluate_several
+    from ..threads import limit_threads
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if options.threads:
+        limit_threads(options.threads)
+    if options.step == "calibrate":
+        print(calibrate_several(options.data))
+        return
+    if options.output is None:
+        raise FlipmapError("several", "no table named", f"Write flipmap several {options.step} DATA TABLE.csv")
+    if options.step == "choose":
+        print(choose_shares(options.data, options.output))
+    else:
+        evaluate_several(options.data, options.output)

@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Several contrasts of one head: which share each has, the calibration of their map, and how good it is.
+
+Shares are chosen on people of several places, the calibration is made of validation patients' lesion-free slices, and
+the table is of test patients.
+"""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ..errors import DatasetError
+from ..io.files import whole_file
+from ..io.nifti import read_scan
+from ..modalities import DEFAULT, MODALITIES
+from ..pipeline.job import Job
+from ..pipeline.several import MapOfContrast, Several, fused_scores, read_shares
+from ..scoring.calibration import Calibration, write_calibration
+from ..transforms.head import free_slices
+from ..transforms.mri import to_axial
+from .calibrate import PERCENTILE, rates_left_out
+from .metrics import Pooled
+from .untrained import Scans
+
+__all__ = ["calibrate_several", "choose_shares", "evaluate_several"]
+
+logger = logging.getLogger(__name__)
+
+
+class Place(NamedTuple):
+    """A data set whose people have several contrasts, and which parts of its split take part in what."""
+
+    folder: str
+    split: str
+    chooses: tuple[str, ...]
+    calibrates: tuple[str, ...]
+    evaluates: tuple[str, ...]
+
+
+PLACES = (
+    Place("brain_lgg", "lgg_flair", ("validation",), ("validation",), ("test",)),
+    Place("brain_wml10", "small_lesions", ("training", "test"), (), ("test",)),
+)
+STEP = 0.05  # of the shares that are tried
+MOST = 0.5  # of a contrast beside the first
+LOSS = 0.02  # of the mean over scans that no place may lose
+
+
+class Head(NamedTuple):
+    """One head: its maps, and where it is ill; arrays (X, Y, Z) on the grid of the first contrast."""
+
+    place: str
+    maps: Mapping[str, MapOfContrast]
+    lesion: np.ndarray
+    free: np.ndarray
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Scores and lesions of the brain voxels of one place's heads."""
+
+    scores: Sequence[np.ndarray]
+    lesions: Sequence[np.ndarray]
+
+    def figures(self) -> tuple[float, float]:
+        """AUPRC, pooled over voxels, and the mean over scans."""
+        ill = [(s, m) for s, m in zip(self.scores, self.lesions, strict=True) if m.any()]
+        each = [Pooled.of([s], [m]).figures()["auprc"] for s, m in ill]
+        return float(Pooled.of(*map(list, zip(*ill, strict=True))).figures()["auprc"]), float(np.mean(each))
+
+
+def choose_shares(data: Path, output: Path) -> dict[str, float]:
+    """Try shares, write a row a set of them, and say the best: the highest mean over places of log(AUPRC / AUPRC of the
+    first contrast alone), pooled and by scans together, that loses no more than `LOSS` at any place.
+
+    Args:
+        data: folder of the sets.
+        output: table to write, CSV.
+
+    Returns:
+        contrast → share.
+    """
+    contrasts = list(read_shares()[0])
+    heads = list(_heads(data, contrasts, [one.chooses for one in PLACES]))
+    alone = {place: _measured(heads, place, {contrasts[0]: 1.0}).figures() for place in _places(heads)}
+    rows, best, highest = [], {contrasts[0]: 1.0}, 0.0
+    for others in itertools.product(np.arange(0, MOST + STEP / 2, STEP), repeat=len(contrasts) - 1):
+        if sum(others) > MOST + STEP / 2:
+            continue
+        shares = {contrasts[0]: 1 - sum(others), **dict(zip(contrasts[1:], others, strict=True))}
+        shares = {contrast: round(float(share), 4) for contrast, share in shares.items()}
+        row, gains, allowed = {f"share_{key}": value for key, value in shares.items()}, [], True
+        for place, before in alone.items():
+            now = _measured(heads, place, shares).figures()
+            row |= {f"{place}_pooled": round(now[0], 4), f"{place}_mean": round(now[1], 4)}
+            gains += [np.log(one / base) for one, base in zip(now, before, strict=True)]
+            allowed &= now[1] >= before[1] - LOSS
+        row["gain"] = round(float(np.mean(gains)), 4)
+        rows.append(row)
+        logger.info("%s", row)
+        if allowed and row["gain"] > highest:
+            best, highest = shares, row["gain"]
+    _write(output, rows)
+    return best
+
+
+def calibrate_several(data: Path) -> Path:
+    """Calibrate the map of the shares in configs/several.json on lesion-free slices; returns the file.
+
+    Args:
+        data: folder of the sets.
+    """
+    shares, path = read_shares()
+    healthy = []
+    for head in _heads(data, list(shares), [one.calibrates for one in PLACES]):
+        raw, brain = fused_scores(head.maps, shares)
+        healthy.append(raw[brain & head.free])
+    made_with = Several.made_with(shares, {contrast: _job(contrast).calibration_hash for contrast in shares})
+    calibration = Calibration.fit(healthy, made_with=made_with, percentile=PERCENTILE)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_calibration(path, "+".join(shares), calibration)
+    for number, rates in enumerate(rates_left_out(healthy, PERCENTILE), 1):
+        logger.info("  without patient %d: there %s", number, {rate: round(got, 5) for rate, got in rates.items()})
+    return path
+
+
+def evaluate_several(data: Path, output: Path) -> list[dict]:
+    """AUPRC and the rates of healthy voxels of each contrast and of their map, on test patients; a CSV.
+
+    Args:
+        data: folder of the sets.
+        output: table to write.
+    """
+    shares, _ = read_shares()
+    several = Several({contrast: _job(contrast).calibration_hash for contrast in shares})
+    heads, rows = list(_heads(data, list(shares), [one.evaluates for one in PLACES])), []
+    for place in _places(heads):
+        ours = [head for head in heads if head.place == place]
+        for name in (*shares, several.name):
+            maps = [several(h.maps) if name == several.name else fused_scores(h.maps, {name: 1.0}) for h in ours]
+            brains = [_common(head) for head in ours]
+            measured = Measured(
+                [m[b] for (m, _), b in zip(maps, brains, strict=True)],
+                [h.lesion[b] for h, b in zip(ours, brains, strict=True)],
+            )
+            free = np.concatenate([m[b & h.free] for (m, _), b, h in zip(maps, brains, ours, strict=True)])
+            pooled, mean = measured.figures()
+            rates = {f"rate_{value}": round(float((free >= value).mean()), 5) for value in (2, 3)}
+            rows.append({"set": place, "map": name, "heads": len(ours), "pooled": pooled, "mean": mean, **rates})
+            logger.info("%s", rows[-1])
+    _write(output, rows)
+    return rows
+
+
+def _common(head: Head) -> np.ndarray:
+    """The same voxels for every row: brain of the first contrast."""
+    return next(iter(head.maps.values())).brain
+
+
+def _places(heads: Sequence[Head]) -> list[str]:
+    return list(dict.fromkeys(head.place for head in heads))
+
+
+def _measured(heads: Sequence[Head], place: str, shares: Mapping[str, float]) -> Measured:
+    ours = [head for head in heads if head.place == place]
+    scores = [fused_scores(head.maps, shares)[0][_common(head)] for head in ours]
+    return Measured(scores, [head.lesion[_common(head)] for head in ours])
+
+
+def _job(contrast: str) -> Job:
+    known = next(one for one in MODALITIES.values() if one.suffix == contrast)
+    return Job(known.configs(DEFAULT), check_contrast=False, precision="float32")
+
+
+def _heads(data: Path, contrasts: Sequence[str], parts: Sequence[tuple[str, ...]]) -> Iterator[Head]:
+    """People of the named parts of `PLACES` who have every contrast.
+
+    Raises:
+        DatasetError: when there is none.
+    """
+    jobs, count = {contrast: _job(contrast) for contrast in contrasts}, 0
+    for place, part in zip(PLACES, parts, strict=True):
+        if not part or not (data / place.folder).is_dir():
+            continue
+        cases = {
+            contrast: {c["subject"]: c for c in Scans(place.folder, contrast, place.split, part).cases(data)}
+            for contrast in contrasts
+        }
+        for subject in sorted(set.intersection(*map(set, cases.values()))):
+            count += 1
+            yield _head(place.folder, {contrast: cases[contrast][subject] for contrast in contrasts}, jobs)
+    if not count:
+        raise DatasetError(data, f"nobody with {' and '.join(contrasts)}", "Check the folder")
+
+
+def _head(place: str, cases: Mapping[str, Mapping], jobs: Mapping[str, Job]) -> Head:
+    maps = {}
+    for contrast, case in cases.items():
+        item = jobs[contrast]({"image": case["image"], "name": case["name"]})
+        scan = read_scan(case["image"])
+        anomaly, brain = (np.asarray(item[key].cpu())[0] for key in ("pred", "brain"))
+        maps[contrast] = MapOfContrast(scan[0].numpy(), anomaly, brain > 0, scan.affine.numpy(), case["name"])
+    label = read_scan(cases[next(iter(cases))]["label"], labels=True)
+    axial = to_axial(label)
+    axis = int(np.argmax(np.abs(np.asarray(label.affine)[2, :3])))  # the one that runs across axial slices
+    free = free_slices(axial[0].numpy() > 0.5)
+    if np.asarray(label.affine)[2, axis] < 0:
+        free = free[::-1]
+    shape = [1, 1, 1]
+    shape[axis] = -1
+    lesion = label[0].numpy() > 0.5
+    return Head(place, maps, lesion, np.broadcast_to(free.reshape(shape), lesion.shape))
+
+
+def _write(path: Path, rows: Sequence[Mapping]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Several contrasts of one head: one map of all their maps, on the grid of the first, calibrated.
+
+Which contrasts, and what share each has, stands in configs/several.json; the shares were chosen on validation patients
+(docs/contrasts.md).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import ScanError, WeightsError
+from ..paths import bundle_root
+from ..scoring.calibration import Calibration, read_calibration
+from ..transforms.rigid import Volume, onto, register_rigid
+
+__all__ = ["CONFIG", "MapOfContrast", "Several", "fused_scores", "read_shares"]
+
+CONFIG = "configs/several.json"
+NEAR = 1e-4  # of affines, below which two grids are one
+
+
+@dataclass(frozen=True)
+class MapOfContrast:
+    """A scan and its calibrated map, on its own grid.
+
+    Attributes:
+        scan, anomaly: (X, Y, Z).
+        brain: bool, same shape.
+        affine: voxel → world (RAS+), 4 x 4, mm.
+        name: for messages.
+    """
+
+    scan: np.ndarray
+    anomaly: np.ndarray
+    brain: np.ndarray
+    affine: np.ndarray
+    name: str
+
+    @property
+    def volume(self) -> Volume:
+        """For the registration."""
+        return Volume(self.scan, self.affine, self.brain, self.name)
+
+
+def read_shares() -> tuple[dict[str, float], Path]:
+    """Contrast → its share, the one whose grid is taken first; and the calibration file.
+
+    Raises:
+        WeightsError: when the file cannot be read.
+    """
+    path = Path(bundle_root()) / CONFIG
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+        return {str(key): float(value) for key, value in said["shares"].items()}, Path(bundle_root()) / said["tables"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise WeightsError(path, f"cannot be read ({error})", "Take the file that came with flipmap") from error
+
+
+class Several:
+    """The map of several contrasts.
+
+    Args:
+        calibrations: contrast → hash of the calibration of its own map (`Job.calibration_hash`).
+
+    Raises:
+        WeightsError: when there is no calibration, or one of other shares or other maps.
+    """
+
+    def __init__(self, calibrations: Mapping[str, str]) -> None:
+        self.shares, self.tables = read_shares()
+        self.calibration: Calibration = read_calibration(
+            self.tables, self.name, made_with=self.made_with(self.shares, calibrations)
+        )
+
+    @staticmethod
+    def made_with(shares: Mapping[str, float], calibrations: Mapping[str, str]) -> dict[str, str | float]:
+        """What a calibration holds for."""
+        said: dict[str, str | float] = {f"shares.{contrast}": share for contrast, share in shares.items()}
+        return said | {f"calibration.{contrast}": calibrations.get(contrast, "none") for contrast in shares}
+
+    @property
+    def contrasts(self) -> tuple[str, ...]:
+        """The one whose grid is taken first."""
+        return tuple(self.shares)
+
+    @property
+    def name(self) -> str:
+        """Of its contrasts, FLAIR+T1w for instance."""
+        return "+".join(self.shares)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all that its map depends on beside those of its contrasts."""
+        said = [self.shares, asdict(self.calibration)]
+        return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()
+
+    def __call__(self, maps: Mapping[str, MapOfContrast]) -> tuple[np.ndarray, np.ndarray]:
+        """The map (X, Y, Z) on the grid of the first contrast, calibrated, and the brain.
+
+        Args:
+            maps: of each contrast.
+
+        Raises:
+            ScanError: when two of them do not come to lie over each other.
+        """
+        raw, brain = fused_scores(maps, self.shares)
+        return np.where(brain, self.calibration(raw), 0).astype(np.float32), brain
+
+
+def fused_scores(maps: Mapping[str, MapOfContrast], shares: Mapping[str, float]) -> tuple[np.ndarray, np.ndarray]:
+    """The mean of calibrated maps by their shares, on the grid of the first; where a scan does not show the brain, of
+    the others.
+
+    Args:
+        maps: of each contrast in ``shares``.
+        shares: contrast → share; the one whose grid is taken first.
+
+    Returns:
+        raw scores (X, Y, Z), and the brain of the first.
+
+    Raises:
+        ScanError: when a contrast is missing, or does not come to lie over the first.
+    """
+    first, *others = shares
+    if missing := [contrast for contrast in shares if contrast not in maps]:
+        raise ScanError(maps[first].name, f"no scan of {', '.join(missing)}", "Give all contrasts of the head")
+    base = maps[first]
+    total = shares[first] * base.anomaly.astype(np.float64)
+    weight = np.full(total.shape, shares[first])
+    for contrast in others:
+        anomaly, seen = _on(base, maps[contrast])
+        total += shares[contrast] * anomaly
+        weight += shares[contrast] * seen
+    return np.where(base.brain, total / weight, 0).astype(np.float32), base.brain
+
+
+def _on(base: MapOfContrast, other: MapOfContrast) -> tuple[np.ndarray, np.ndarray]:
+    """Another map on the grid of the first, and where its brain is."""
+    same = base.scan.shape == other.scan.shape and np.allclose(base.affine, other.affine, atol=NEAR)
+    if same:  # brought into one space by whoever made them
+        return other.anomaly * other.brain, other.brain.astype(np.float32)
+    transform = register_rigid(base.volume, other.volume)
+    anomaly, brain = (
+        onto(values.astype(np.float32), other.affine, transform, base.affine, base.scan.shape)
+        for values in (other.anomaly * other.brain, other.brain)
+    )
+    seen = brain > 0.5
+    return np.where(seen, anomaly, 0), seen.astype(np.float32)
