@@ -33,6 +33,15 @@ def job():
     return JobSpec().load()
 
 
+def test_a_calibration_made_anew_leaves_the_map_out(monkeypatch, caplog):
+    """Nobody who calibrates FLAIR on data of their own loses the command."""
+    monkeypatch.setattr("bundle.pipeline.job.Job.calibration_hash", "another")
+    job = JobSpec().load()
+    assert job.several is None
+    assert "no map of FLAIR and T1w together" in caplog.text
+    assert heads_of([], job) == []
+
+
 def map_of(value, affine=None, brain=None, shape=(20, 22, 8)):
     inside = np.ones(shape, bool) if brain is None else brain
     return MapOfContrast(

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from monai.data import MetaTensor
 
-from ..errors import ContrastError, cause_of
+from ..errors import ContrastError, WeightsError, cause_of
 from ..modalities import DEFAULT, FLAIR, MODALITIES, Modality
 from ..paths import default_config
 from ..transforms.mri import contrast_by_name
@@ -18,6 +19,8 @@ from .job import Job
 from .several import Several, read_shares
 
 __all__ = ["JOB", "ContrastJob", "by_contrast", "job_of_any_contrast"]
+
+logger = logging.getLogger(__name__)
 
 #: Key under which an item carries the job that has prepared it.
 JOB = "job"
@@ -72,11 +75,15 @@ class ContrastJob(Job):
         self.several = self._several()
 
     def _several(self) -> Several | None:
-        """The map of several contrasts; None where one of them has no weights here."""
+        """The map of several contrasts; None where one of them has no weights, or was calibrated anew since."""
         shares, _ = read_shares()
-        if not set(shares) <= set(self.contrasts):
+        if self.uncalibrated or not set(shares) <= set(self.contrasts):
             return None
-        return Several({contrast: self.job_of(contrast).calibration_hash for contrast in shares})
+        try:
+            return Several({contrast: self.job_of(contrast).calibration_hash for contrast in shares})
+        except WeightsError as error:
+            logger.warning("no map of %s together: %s", " and ".join(shares), error)
+            return None
 
     @property
     def contrasts(self) -> tuple[str, ...]:

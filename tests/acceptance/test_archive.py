@@ -37,7 +37,7 @@ def night(tmp_path_factory):
     scan, _, affine = synthetic_head((60, 70, 5), (3.2, 3.2, 18.0), seed=2)
     for number in range(SERIES):
         changed = scan * (1 + number / 5000) + np.random.RandomState(number).uniform(0, 2, scan.shape) * (scan > 0)
-        tags = {"SeriesDescription": "AX FLAIR", "PatientID": f"P{number:03d}", "PatientName": f"N{number:03d}"}
+        tags = {"SeriesDescription": "AX FLAIR", "PatientID": f"P{number:03d}", "PatientName": f"N{number:03d}^A"}
         write_series(root / f"p{number:03d}", changed, affine, **tags)
     return root
 
