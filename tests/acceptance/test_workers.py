@@ -18,6 +18,7 @@ from tests.conftest import ROOT, data_folder
 from tests.test_batch import rows
 
 pytest.importorskip("distributed")
+psutil = pytest.importorskip("psutil")
 
 SCANS, KILLS = 24, 5
 COMMAND = [sys.executable, "-m", "bundle.cli", "run"]
@@ -57,9 +58,11 @@ def test_two_workers_are_faster_and_make_the_same(scans, tmp_path):
 
 def workers_of(process):
     """Processes that dask's nannies have started for a run."""
-    listed = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
-    children = [line.split(None, 2) for line in listed.splitlines()[1:]]
-    return [int(pid) for pid, parent, said in children if int(parent) == process.pid and "spawn_main" in said]
+    return [
+        child.pid
+        for child in psutil.Process(process.pid).children(recursive=True)
+        if "spawn_main" in " ".join(child.cmdline())
+    ]
 
 
 def test_workers_killed_while_they_work(scans, tmp_path):
@@ -73,6 +76,7 @@ def test_workers_killed_while_they_work(scans, tmp_path):
             os.kill(moments.choice(found), signal.SIGKILL)
             killed += 1
     assert process.wait(900) == 0
+    assert killed >= 3
     seconds = time.perf_counter() - started
     table = rows(output)
     assert {row["status"] for row in table.values()} == {"done"}
