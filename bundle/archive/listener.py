@@ -27,6 +27,7 @@ __all__ = ["Listener", "Peer"]
 
 logger = logging.getLogger("flipmap")
 
+CONNECTIONS = 250  # at once: those that say nothing end by themselves, and keep nobody out meanwhile
 CONNECT = 30.0  # seconds until nobody answers
 SUCCESS, OUT_OF_RESOURCES, CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xC000
 
@@ -114,6 +115,7 @@ class Listener:
 
         node = AE(ae_title=self.title)
         node.require_called_aet = True
+        node.maximum_associations = CONNECTIONS
         for context in AllStoragePresentationContexts:
             node.add_supported_context(str(context.abstract_syntax), _syntaxes())
         node.add_supported_context(Verification)

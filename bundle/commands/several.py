@@ -21,7 +21,7 @@ __all__ = ["add_arguments", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("step", choices=("choose", "calibrate", "evaluate"))
+    parser.add_argument("step", choices=("choose", "calibrate", "evaluate"), help="what to do")
     parser.add_argument("data", type=Path, help="folder of the sets")
     parser.add_argument("output", type=Path, nargs="?", help="table to write, CSV; not for calibrate")
     parser.add_argument("--threads", type=positive, help="most threads of arithmetic (default: all cores)")
