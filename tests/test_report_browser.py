@@ -137,7 +137,7 @@ def test_a_case_opens_and_keys_go_from_case_to_case(page):
     assert not page.locator("#case").is_visible()
     page.locator(".card[data-name=s3]").click()
     assert page.locator("#case-name").inner_text() == "s3"
-    assert page.locator("#slices figure").count() == 5
+    assert page.locator("#slices figure").count() == 4
     assert page.locator("#findings tbody tr").count() >= 1
     page.keyboard.press("ArrowRight")
     assert page.locator("#case-name").inner_text() == "s2"

@@ -17,7 +17,7 @@ from ..pipeline.contrasts import JOB, ContrastJob
 from ..pipeline.dataset import explain
 from ..pipeline.job import Job
 from ..pipeline.save import write_json
-from ..report.case_picture import save_case_picture, save_sheet
+from ..report.case_picture import save_case_pictures
 from ..report.enface import save_enface
 from ..scoring.calibration import UNITS
 from ..threads import GivenUp
@@ -113,10 +113,11 @@ def _complete(job: Job, case: PlannedCase, item: dict, output: Path, clock: Cloc
     for key, (ending, kind) in case.outputs.items():
         if clock.given_up:
             raise GivenUp
-        _write_output(_Output(key, case.path(output, ending), kind), job, case, item)
+        if kind != "png":
+            _write_output(_Output(key, case.path(output, ending), kind), job, case, item)
+    _write_pictures(job, case, item, output)
     if isinstance(case.inputs["image"], DicomSeries):
         _write_dicom(job, case, item, output)
-    _write_enface(job, case, item, output)
     if clock.given_up:
         raise GivenUp
     seconds = clock.seconds
@@ -137,13 +138,6 @@ def _write_output(one: _Output, job: Job, case: PlannedCase, item: dict) -> None
     if one.kind == "json":
         write_json(one.path, {"scan": case.name, **item[one.key]})
         return
-    if one.kind in ("png", "sheet"):
-        found, axial = item["findings"]["findings"], job.modality.axial
-        if one.kind == "png":
-            save_case_picture(one.path, item[SHOWN], item["pred"], item["mask"], found, axial)
-        else:
-            save_sheet(one.path, item[SHOWN], item["pred"], found, axial)
-        return
     meta, values = item["image"].meta, np.asarray(item[one.key].cpu())[0]
     if values.shape != tuple(meta["spatial_shape"]):
         raise ScanError(case.where, f"its map has shape {values.shape}", "Report it")
@@ -151,13 +145,16 @@ def _write_output(one: _Output, job: Job, case: PlannedCase, item: dict) -> None
     write_map(one.path, values, affine, np.dtype(one.kind), unit, case.units if one.key == "pred" else "")
 
 
-def _write_enface(job: Job, case: PlannedCase, item: dict, output: Path) -> None:
-    """The view from the front, of a volume of pictures."""
-    path, anomaly = case.path(output, ENFACE), np.asarray(item["pred"].cpu())[0]
-    if job.modality.axial or anomaly.shape[2] < 2:
-        path.unlink(missing_ok=True)  # of another scan of that name
+def _write_pictures(job: Job, case: PlannedCase, item: dict, output: Path) -> None:
+    """Slices through the findings, and of a volume of pictures the view from the front."""
+    scan, anomaly, axial = item[SHOWN], item["pred"], job.modality.axial
+    picture, sheet = (case.path(output, case.outputs[key][0]) for key in ("picture", "sheet"))
+    save_case_pictures(picture, sheet, scan, anomaly, item["mask"], item["findings"]["findings"], axial)
+    front, values = case.path(output, ENFACE), np.asarray(anomaly.cpu())[0]
+    if axial or values.shape[2] < 2:
+        front.unlink(missing_ok=True)  # of another scan of that name
         return
-    save_enface(path, item[SHOWN], anomaly, np.asarray(item[job.region].cpu())[0])
+    save_enface(front, scan, values, np.asarray(item[job.region].cpu())[0])
 
 
 def _write_dicom(job: Job, case: PlannedCase, item: dict, output: Path) -> None:

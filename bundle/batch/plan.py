@@ -37,7 +37,7 @@ OUTPUTS: dict[str, tuple[str, str]] = {
     "{region}": ("desc-{region}_mask.nii.gz", "uint8"),
     "findings": ("desc-anomaly_findings.json", "json"),
     "picture": ("desc-anomaly_picture.png", "png"),
-    "sheet": ("desc-anomaly_slices.png", "sheet"),
+    "sheet": ("desc-anomaly_slices.png", "png"),
 }
 #: What a volume of pictures gets besides: the pictures seen from the front.
 ENFACE = "desc-anomaly_enface.png"

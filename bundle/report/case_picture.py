@@ -21,62 +21,59 @@ from ..io.files import whole_file
 from ..transforms.mri import to_axial
 from .figures import MAP_TOP
 
-__all__ = ["LEVELS", "SLICES", "chosen_slices", "save_case_picture", "save_change_picture", "save_sheet"]
+__all__ = ["LEVELS", "SLICES", "chosen_slices", "save_case_pictures", "save_change_picture"]
 
 ROWS = 3
 GAP = 4  # pixels between panels
 PANEL = 280  # pixels, the longer side of a panel
 FAST = 1  # of zlib: a third of the time for a few per cent more bytes
-TILES = 5  # slices of the sheet
-TILE = 208  # pixels, the longer side of one
+SOME = 5  # of every so many voxels the brightness is taken
+TILES = 4  # slices of the sheet
+TILE = 200  # pixels, the longer side of one
 LEVELS = 40  # grey levels of the sheet that one unit of the map has
 SLICES = "slices"  # text chunk of the sheet's PNG: numbers of its slices, separated by spaces
 CHANGE_TOP, LEAST_SHOWN = 3.0, 0.5  # of the colours of a change, and from where on it is shown
 OUTLINE = np.array([255, 60, 60], np.uint8)
 
 
-def save_case_picture(
-    path: Path, scan: MetaTensor, anomaly: MetaTensor, mask: MetaTensor, findings: list[dict], axial: bool = True
+def save_case_pictures(
+    picture: Path,
+    sheet: Path,
+    scan: MetaTensor,
+    anomaly: MetaTensor,
+    mask: MetaTensor,
+    findings: list[dict],
+    axial: bool = True,
 ) -> None:
-    """Save scan, map over scan and outline of the mask as PNG, a row a slice.
+    """Save both pictures of a case as PNG.
+
+    The one to be looked at has scan, map over scan and outline of the mask, a row a slice. The sheet is grey: the scan
+    in the upper half, a tile a slice, the map in the lower one, in `LEVELS`; the slice of the foremost finding comes
+    first.
 
     Args:
-        path: of the picture; whole or not at all.
+        picture, sheet: their paths; whole or not at all.
         scan: as it was read, (C, X, Y, Z).
         anomaly, mask: (1, X, Y, Z) on its own grid.
         findings: of the case, the foremost first.
         axial: show axial slices; otherwise X and Y as they are, which are B-scans.
 
     Raises:
-        OutputError: when the picture cannot be written.
+        OutputError: when one cannot be written.
     """
     (grey, heat, outline), aspect, affine = _shown([scan, anomaly, mask], scan, axial)
-    slices = sorted(chosen_slices(heat, affine, findings))
-    rows = [_row(grey[..., z].T, heat[..., z].T, outline[..., z].T > 0, aspect) for z in slices]
-    with whole_file(path) as temporary:
-        Image.fromarray(np.concatenate(rows)).save(temporary, format="PNG", compress_level=FAST)
-
-
-def save_sheet(path: Path, scan: MetaTensor, anomaly: MetaTensor, findings: list[dict], axial: bool = True) -> None:
-    """Save slices as one grey PNG: the scan in the upper half, a tile a slice, the map in the lower one, in `LEVELS`.
-    The slice of the foremost finding comes first.
-
-    Args:
-        path, scan, anomaly, findings, axial: see `save_case_picture`.
-
-    Raises:
-        OutputError: when it cannot be written.
-    """
-    (grey, heat), aspect, affine = _shown([scan, anomaly], scan, axial)
     slices = chosen_slices(heat, affine, findings, TILES)
+    rows = [_row(grey[..., z].T, heat[..., z].T, outline[..., z].T > 0, aspect) for z in sorted(slices[:ROWS])]
+    with whole_file(picture) as temporary:
+        Image.fromarray(np.concatenate(rows)).save(temporary, format="PNG", compress_level=FAST)
     size = _panel((grey.shape[1], grey.shape[0]), aspect, TILE)
     # 64 levels of grey are what the eye tells apart, at half the bytes.
     upper = [np.uint8(_resized(grey[..., z].T, size) * 63) * 4 for z in slices]
     lower = [np.uint8(np.clip(_resized(heat[..., z].T, size) * LEVELS, 0, 255)) for z in slices]
-    sheet, said = np.concatenate([np.concatenate(upper, 1), np.concatenate(lower, 1)]), PngInfo()
+    tiles, said = np.concatenate([np.concatenate(upper, 1), np.concatenate(lower, 1)]), PngInfo()
     said.add_text(SLICES, " ".join(map(str, slices)))
-    with whole_file(path) as temporary:
-        Image.fromarray(sheet).save(temporary, format="PNG", compress_level=FAST, pnginfo=said)
+    with whole_file(sheet) as temporary:
+        Image.fromarray(tiles).save(temporary, format="PNG", compress_level=FAST, pnginfo=said)
 
 
 def save_change_picture(
@@ -127,7 +124,7 @@ def _shown(volumes: list[MetaTensor], scan: MetaTensor, axial: bool) -> tuple[li
     whole = [MetaTensor(cast(MetaTensor, v).as_tensor().float().cpu(), affine=scan.affine) for v in volumes]
     whole = [to_axial(volume) for volume in whole] if axial else whole
     arrays = [volume[0].numpy() for volume in whole]
-    arrays[0] = np.clip(arrays[0] / max(float(np.percentile(arrays[0], 99.5)), 1e-6), 0, 1)
+    arrays[0] = np.clip(arrays[0] / max(float(np.percentile(arrays[0].reshape(-1)[::SOME], 99.5)), 1e-6), 0, 1)
     return arrays, float(whole[0].pixdim[1] / whole[0].pixdim[0]) if axial else 1.0, whole[0].affine.numpy()
 
 

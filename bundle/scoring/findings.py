@@ -14,6 +14,8 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from scipy import ndimage
 
+from ..transforms.head import box_of
+
 __all__ = [
     "FindFindingsd",
     "Finding",
@@ -74,10 +76,13 @@ def find_findings(anomaly: np.ndarray, mask: np.ndarray, affine: np.ndarray, thr
         affine: voxel → world (RAS+), 4 x 4, mm.
         threshold: that made the mask, in units of the map.
     """
-    labels, count = ndimage.label(mask, structure=CORNERS)
-    voxel_ml = voxel_millilitres(affine)
+    if not np.asarray(mask).any():
+        return []
+    whole = box_of(np.asarray(mask) > 0)
+    labels, count = ndimage.label(mask[whole], structure=CORNERS)
+    voxel_ml, first = voxel_millilitres(affine), np.array([axis.start for axis in whole])
     described = [
-        _describe(anomaly, labels, number + 1, box, affine, voxel_ml, threshold)
+        _describe(anomaly[whole], labels, number + 1, box, first, affine, voxel_ml, threshold)
         for number, box in enumerate(ndimage.find_objects(labels, count))
     ]
     described.sort(key=lambda item: (-item["excess"], item["centre_voxel"]))
@@ -89,14 +94,14 @@ def _describe(
     labels: np.ndarray,
     number: int,
     box: tuple[slice, ...],
+    first: np.ndarray,
     affine: np.ndarray,
     voxel_ml: float,
     threshold: float,
 ) -> dict:
-    """One component, looked at within its ``box``."""
+    """One component, looked at within its ``box``, of a part of the volume that begins at ``first``."""
     inside = labels[box] == number
-    first = np.array([axis.start for axis in box])
-    voxels = np.argwhere(inside) + first
+    voxels = np.argwhere(inside) + first + [axis.start for axis in box]
     values = anomaly[box][inside].astype(np.float64)
     weights = np.maximum(values, 1e-6)
     centre = (voxels * weights[:, None]).sum(0) / weights.sum()

@@ -17,7 +17,6 @@ __all__ = ["BrainProfiles"]
 
 logger = logging.getLogger(__name__)
 
-MOST_VOXELS = 30_000  # of a brain that are kept
 LEAST_VOXELS = 500
 
 
@@ -61,9 +60,7 @@ class BrainProfiles(SeededDataset):
             return None
         scan = item["image"]
         spacing = [float(size) for size in scan.pixdim]
-        voxels = brain_voxels(np.asarray(scan[0]), np.asarray(item["brain"][0]) > 0.5, spacing)
-        kept = np.linspace(0, len(voxels[0]) - 1, min(len(voxels[0]), MOST_VOXELS)).astype(int)
-        return tuple(array[kept] for array in voxels)
+        return brain_voxels(np.asarray(scan[0]), np.asarray(item["brain"][0]) > 0.5, spacing)
 
     def __len__(self) -> int:
         return self.length

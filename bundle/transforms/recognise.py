@@ -39,7 +39,8 @@ BORDERS_MM = (2.0, 4.0, 7.0, 11.0, 16.0, 24.0, 34.0)  # of depth, between which 
 RANKS = 12  # classes of intensity, each with as many voxels of the brain
 QUANTILES = (0.02, 0.1, 0.25, 0.75, 0.9, 0.98)
 PROFILE = (len(BORDERS_MM) + 1) * RANKS + len(QUANTILES)  # numbers that the network is given
-MOST_SLICES, FINEST_MM = 24, 0.7  # that are looked at
+MOST_VOXELS = 30_000  # of a brain that are looked at: more say nothing more
+MOST_SLICES, FINEST_MM = 48, 0.7  # that are looked at
 #: Entries of a scan's meta data: what it is taken for, and the probability of that.
 CONTRAST, CERTAINTY = "recognised_contrast", "contrast_probability"
 
@@ -58,7 +59,7 @@ def contrast_network() -> FullyConnectedNet:
 def brain_voxels(
     volume: np.ndarray, brain: np.ndarray, spacing: Sequence[float]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Intensities, depths and places of voxels of a brain, of some slices of it.
+    """Intensities, depths and places of at most `MOST_VOXELS` voxels of a brain, of some slices of it.
 
     Args:
         volume: (X, Y, Z), axial slices along the last axis.
@@ -75,9 +76,12 @@ def brain_voxels(
     part = (slice(None, None, steps[0]), slice(None, None, steps[1]), chosen)
     inside = brain[part]
     depth = depth_in_slices(inside, [step * size for step, size in zip(steps, spacing[:2], strict=True)])
-    values = volume[part][inside].astype(np.float32)
-    places = 2 * np.argwhere(inside) / np.maximum(np.array(inside.shape) - 1, 1) - 1
-    return values / max(float(np.median(values)), 1e-6), depth[inside].astype(np.float32), places.astype(np.float32)
+    there = np.flatnonzero(inside)
+    there = there[np.linspace(0, len(there) - 1, min(len(there), MOST_VOXELS)).astype(int)]
+    values, where = volume[part].reshape(-1)[there].astype(np.float32), np.unravel_index(there, inside.shape)
+    places = 2 * np.stack(where, -1) / np.maximum(np.array(inside.shape) - 1, 1) - 1
+    median = max(float(np.median(values)), 1e-6) if len(values) else 1.0
+    return values / median, depth.reshape(-1)[there].astype(np.float32), places.astype(np.float32)
 
 
 def intensity_profile(values: np.ndarray, depths: np.ndarray) -> np.ndarray:
@@ -159,7 +163,9 @@ class RecogniseContrastd(MapTransform):
     def _tell(self, scan: MetaTensor, mask: MetaTensor) -> dict[str, float]:
         """Probability of each contrast."""
         spacing = [float(size) for size in scan.pixdim]
-        values, depths, _ = brain_voxels(np.asarray(scan.mean(0)), np.asarray(mask[0]) > 0, spacing)
+        values, depths, _ = brain_voxels(
+            np.asarray(scan[0] if len(scan) == 1 else scan.mean(0)), np.asarray(mask[0]) > 0, spacing
+        )
         if not len(values):
             return dict.fromkeys(CONTRASTS, 1 / len(CONTRASTS))
         with torch.no_grad():
