@@ -27,7 +27,7 @@ test-numpy1: $(VENV)-numpy1/installed
 
 # Minutes, with real scans: a night's batch, killed and started again; its figures stand in docs/batches.md.
 acceptance: $(VENV)/installed
-	$(BIN)/python -m pytest -s tests/acceptance/test_batches.py
+	$(BIN)/python -m pytest -s tests/acceptance/test_batches.py tests/acceptance/test_workers.py tests/acceptance/test_slurm.py tests/acceptance/test_archive.py
 
 # A real MONAI Label server, in an environment that it makes (minutes, 4 GB); figures in docs/monai_label.md.
 acceptance-label: $(VENV)/installed

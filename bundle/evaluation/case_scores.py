@@ -43,7 +43,9 @@ def healthy_case_scores(job: Job, cases: Sequence[dict]) -> list[float]:
     for case in cases:
         item = job({key: case[key] for key in ("image", "name") if key in case})
         affine = torch.as_tensor(np.asarray(item["image"].meta["original_affine"]))
-        anomaly, brain = (to_axial(MetaTensor(item[key].float(), affine=affine)) for key in ("pred", job.region))
+        anomaly, brain = (
+            to_axial(MetaTensor(item[key].as_tensor().float(), affine=affine)) for key in ("pred", job.region)
+        )
         free = np.ones(anomaly.shape[-1], bool)
         if "label" in case:
             free = free_slices(to_axial(read_scan(case["label"], labels=True))[0].numpy() > 0.5)
