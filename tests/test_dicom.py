@@ -18,9 +18,9 @@ from scipy import ndimage
 
 from bundle.errors import DatasetError, ScanError
 from bundle.io.dicom import find_series, read_series
-from bundle.io.dicom_report import label_findings, write_findings
+from bundle.io.dicom_report import write_findings
 from bundle.io.dicom_results import BANDS, source_of, write_bands, write_parametric_map, write_segmentation
-from bundle.scoring.findings import find_findings
+from bundle.scoring.findings import find_findings, label_findings
 from tests.dicom_files import recompressed, write_enhanced, write_series
 from tests.test_mri import oblique, reoriented
 
@@ -218,8 +218,8 @@ def test_bands_and_findings_read_back_and_are_valid(tmp_path, volume, empty):
     source = source_of(series, ["settings"])
     bands, segments, report = (tmp_path / f"{name}.dcm" for name in ("bands", "segments", "report"))
     write_bands(bands, anomaly, source, "a method")
-    write_findings(segments, report, mask, findings, source, "a method")
     ranks = label_findings(mask, findings)
+    write_findings(segments, report, ranks, findings, source, "a method")
     for path, expected in ((bands, np.digitize(anomaly, list(BANDS))), (segments, ranks)):
         stored = highdicom.seg.segread(path)
         assert stored.SegmentationType == ("LABELMAP" if path == bands else "BINARY")

@@ -20,6 +20,7 @@ from ..pipeline.save import write_json
 from ..report.case_picture import save_case_pictures
 from ..report.enface import save_enface
 from ..scoring.calibration import UNITS
+from ..scoring.findings import label_findings
 from ..threads import GivenUp
 from ..transforms.recognise import contrast_of
 from .head import MEMBERS, TOLD, finish_head, infer_head, prepare_head
@@ -170,4 +171,5 @@ def _write_dicom(job: Job, case: PlannedCase, item: dict, output: Path) -> None:
     write_segmentation(paths["mask"], mask, source, method)
     if "bands" in paths:
         write_bands(paths["bands"], pred, source, method)
-    write_findings(paths["segments"], paths["report"], mask, item["findings"]["findings"], source, method)
+    found = item["findings"]["findings"]
+    write_findings(paths["segments"], paths["report"], label_findings(mask, found), found, source, method)

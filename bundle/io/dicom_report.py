@@ -8,41 +8,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import ndimage
 
 from ..paths import __version__
-from ..scoring.findings import CORNERS
 from .dicom_results import NOTICE, Source, save_dataset, segmentation
 
-__all__ = ["MOST", "label_findings", "write_findings"]
+__all__ = ["MOST", "write_findings"]
 
 MOST = 50  # findings that become segments: the foremost
 
 
-def label_findings(mask: np.ndarray, findings: Sequence[Mapping]) -> np.ndarray:
-    """Ranks of findings, voxel by voxel; 0 where there is none, or one beyond `MOST`.
-
-    Args:
-        mask: that the findings are the components of, (X, Y, Z).
-        findings: as in the findings of a case, with ``rank`` and ``centre_voxel``, which lies within.
-    """
-    labels, count = ndimage.label(np.asarray(mask) > 0, structure=CORNERS)
-    ranks = np.zeros(count + 1, np.uint8)
-    for one in findings[:MOST]:
-        ranks[labels[tuple(one["centre_voxel"])]] = one["rank"]
-    ranks[0] = 0
-    return ranks[labels]
-
-
 def write_findings(
-    segments_path: Path, report_path: Path, mask: np.ndarray, findings: Sequence[Mapping], source: Source, method: str
+    segments_path: Path, report_path: Path, ranks: np.ndarray, findings: Sequence[Mapping], source: Source, method: str
 ) -> None:
     """The findings as binary segments, which more viewers know than label maps, and the report of them: volume, highest
     and mean value of each.
 
     Args:
         segments_path, report_path: of the two files.
-        mask: (X, Y, Z).
+        ranks: of findings, voxel by voxel (`bundle.scoring.findings.label_findings`), (X, Y, Z).
         findings: of the case, the foremost first.
         source: from `bundle.io.dicom_results.source_of`.
         method: name, for the algorithm.
@@ -53,7 +36,7 @@ def write_findings(
     foremost = findings[:MOST]
     labels = {one["rank"]: f"finding {one['rank']}" for one in foremost} or {1: "finding (there is none)"}
     said = {"content_label": "FINDINGS", "content_description": "Findings of the anomaly map"}
-    marked = label_findings(mask, foremost)
+    marked = np.where(ranks <= MOST, ranks, 0).astype(np.uint8)
     segments = segmentation(marked, labels, source, "findings", method, labelmap=False, **said)
     save_dataset(segments_path, segments)
     save_dataset(report_path, _report(segments, foremost, source, method))

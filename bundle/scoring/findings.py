@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ __all__ = [
     "SmoothMapd",
     "case_score",
     "find_findings",
+    "label_findings",
     "voxel_millilitres",
     "voxel_sizes",
 ]
@@ -116,6 +117,21 @@ def _describe(
         "extent_mm": tuple(round(float(e), 3) for e in np.array(inside.shape) * voxel_sizes(affine)),
         "centre_voxel": tuple(int(i) for i in nearest),
     }
+
+
+def label_findings(mask: np.ndarray, findings: Sequence[Mapping]) -> np.ndarray:
+    """Ranks of findings, voxel by voxel, 0 where there is none.
+
+    Args:
+        mask: that the findings are the components of, (X, Y, Z).
+        findings: with ``rank`` and ``centre_voxel``, which lies within.
+    """
+    labels, count = ndimage.label(np.asarray(mask) > 0, structure=CORNERS)
+    ranks = np.zeros(count + 1, np.int32)
+    for one in findings:
+        ranks[labels[tuple(one["centre_voxel"])]] = one["rank"]
+    ranks[0] = 0
+    return ranks[labels]
 
 
 def _significant(value: float) -> float:

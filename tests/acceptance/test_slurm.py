@@ -17,6 +17,7 @@ import pytest
 from bundle.cli import main
 from bundle.io.nifti import write_map
 from bundle.synthesis.sample import synthetic_head
+from tests.test_cluster import wait_for
 
 ROOT = Path(__file__).parents[2]
 CONF = """
@@ -57,14 +58,6 @@ def free_ports(count):
     return ports
 
 
-def wait_for(what, seconds=120):
-    end = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < end, "nothing came"
-        time.sleep(0.2)
-    return found
-
-
 def asked(*command):
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
@@ -83,7 +76,7 @@ def slurm(tmp_path_factory):
             with (folder / f"{name}.out").open("w") as log:
                 daemons.append(subprocess.Popen([name, "-D"], stdout=log, stderr=log))
             time.sleep(2)
-        wait_for(lambda: "idle" in subprocess.run(["sinfo"], capture_output=True, text=True).stdout)
+        wait_for(lambda: "idle" in subprocess.run(["sinfo"], capture_output=True, text=True).stdout, 120)
         yield folder
         subprocess.run(["scancel", "--user=root"], check=False)
         for daemon in reversed(daemons):
@@ -117,8 +110,8 @@ def test_workers_as_jobs_of_the_queue_one_of_them_cancelled(slurm, scans, here, 
     command += ["--threads", "1", "--on-set", "interface=lo", "--on-set", "walltime=00:20:00"]
     run = subprocess.Popen([*command, "--on-set", f"log_directory={tmp_path}", "-q"], cwd=ROOT)
     running = ("squeue", "--noheader", "--states=running", "--format=%A")
-    jobs = wait_for(lambda: (both := asked(*running).split()) and len(both) == 2 and both)
-    wait_for(lambda: list(output.glob("*map.json")))
+    jobs = wait_for(lambda: (both := asked(*running).split()) and len(both) == 2 and both, 120)
+    wait_for(lambda: list(output.glob("*map.json")), 120)
     asked("scancel", jobs[0])
     assert run.wait(300) == 0
     assert maps(output) == maps(here)
