@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -236,6 +237,29 @@ def test_a_case_is_one_run_s(tmp_path):
     }
     with Claims(tmp_path) as third:
         third.take("a")
+
+
+def test_a_run_that_begins_while_others_look_around(tmp_path):
+    """Looking whether a run lives takes its lock for a moment: it may be the one that is about to take it."""
+    ended = threading.Event()
+
+    def look():
+        with Claims(tmp_path) as claims:
+            while not ended.is_set():
+                claims._others()
+
+    lookers = [threading.Thread(target=look) for _ in range(3)]
+    for one in lookers:
+        one.start()
+    try:
+        for _ in range(60):
+            with Claims(tmp_path) as claims:
+                claims.take("a")
+                claims.release("a")
+    finally:
+        ended.set()
+        for one in lookers:
+            one.join(30)
 
 
 def test_a_claim_is_never_there_without_its_run(tmp_path, monkeypatch):

@@ -24,6 +24,7 @@ from ..io.files import UNFINISHED
 __all__ = ["Claims", "Elsewhere"]
 
 FOLDER = ".flipmap"
+LOOKED_AT = 30.0  # seconds to wait for a lock of one's own, which another run may hold for a moment to see who lives
 #: Seconds after which a claim that names nobody is taken for what a run left that died while it wrote it.
 UNNAMED = 10.0
 
@@ -81,10 +82,10 @@ class Claims:
 
     def _live(self) -> None:
         """Hold the lock of a file that is there: another run may have looked at it just before, and cleared it away."""
-        self._lock.acquire(timeout=0)
+        self._lock.acquire(timeout=LOOKED_AT, poll_interval=0.01)
         while not (self.runs / f"{self.run}.lock").exists():
             self._lock.release()
-            self._lock.acquire(timeout=0)
+            self._lock.acquire(timeout=LOOKED_AT, poll_interval=0.01)
 
     def clear(self) -> None:
         """Remove what runs left that were killed, unless another run lives, whose it may be."""
