@@ -12,13 +12,14 @@ import pytest
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from bundle.batch.plan import plan_cases
+from bundle.batch.sources import plan_of
 from bundle.cases import find_scans
 from bundle.cli import main
 from bundle.errors import EXIT_CODES, DatasetError, ScanError
 from bundle.follow.change import STATES, Limits, change_map, matched
 from bundle.follow.follow import CHANGE, EARLIER_MAP, FINDINGS, PAGE, PICTURE, pairs_of
 from bundle.io.nifti import write_map
+from bundle.pipeline.spec import JobSpec
 from bundle.synthesis.sample import synthetic_head
 from bundle.transforms.rigid import Volume, onto, register_rigid
 from tests.conftest import data_folder
@@ -154,19 +155,35 @@ def test_scans_are_paired_by_their_contrast(tmp_path):
         for name in names:
             path = tmp_path / "sub-01" / session / "anat" / f"sub-01_{session}_{name}.nii.gz"
             write_map(path, np.ones((4, 4, 4)), np.eye(4))
-    roots = [tmp_path / "sub-01" / session for session in ("ses-1", "ses-2")]
-    plans = [plan_cases([c for s in ("FLAIR", "T1w", "T2w") for c in _found(root, s)], root) for root in roots]
-    (pair,) = pairs_of(*plans)
+    job = JobSpec().load()
+    plans = [plan_of(tmp_path / "sub-01" / session, job)[0] for session in ("ses-1", "ses-2")]
+    (pair,) = pairs_of(*plans, job)
     assert pair.earlier.name == "sub-01_ses-1_FLAIR"
     assert pair.later.name == "sub-01_ses-2_FLAIR"
     with pytest.raises(DatasetError, match="several scans that may be meant"):
-        pairs_of([*plans[0], plans[0][0]], plans[1])
-    with pytest.raises(DatasetError, match="scans of FLAIR, T1w, and of T2w"):
-        pairs_of(plans[0], [case for case in plans[1] if "T2w" in case.name])
+        pairs_of([*plans[0], plans[0][0]], plans[1], job)
+    with pytest.raises(DatasetError, match="and of T2w"):
+        pairs_of(plans[0], [case for case in plans[1] if "T2w" in case.name], job)
 
 
-def _found(root, suffix):
-    return [case for case in find_scans(root) if case["image"].endswith(f"{suffix}.nii.gz")]
+def test_two_studies_as_an_archive_gives_them(tmp_path):
+    """Of each study the FLAIR series is meant; the localizer, and a T1w that only one of them has, are not."""
+    pytest.importorskip("highdicom")
+    from tests.dicom_files import write_series
+
+    for study, lesion_mm in (("early", 9), ("late", 18)):
+        scan, _, affine = synthetic_head(SHAPE, SPACING, lesion_mm, seed=4)
+        root = tmp_path / study
+        write_series(root / "a", scan, affine, SeriesDescription="AX FLAIR", StudyInstanceUID=f"1.2.{lesion_mm}")
+        write_series(root / "b", scan[..., :3], affine, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+    write_series(tmp_path / "early" / "c", scan, affine, SeriesDescription="SAG T1", StudyInstanceUID="1.2.9")
+    code = main(["follow", str(tmp_path / "early"), str(tmp_path / "late"), str(tmp_path / "out")])
+    assert code == EXIT_CODES["all good"]
+    (path,) = (tmp_path / "out").glob(f"*_{FINDINGS}")
+    said = json.loads(path.read_text())
+    assert said["findings"][0]["state"] == "larger"
+    assert said["earlier"] != said["later"]
+    assert list((tmp_path / "out" / "later").glob("*desc-anomaly_seg.dcm"))
 
 
 def test_raw_scores_are_not_compared(tmp_path, head, capsys):

@@ -28,7 +28,7 @@ from ..transforms.mri import contrast_by_name
 from ..transforms.recognise import contrast_of
 from .plan import SIDECAR, PlannedCase, is_done, plain
 
-__all__ = ["MEMBERS", "TOLD", "finish_head", "heads_of", "infer_head", "prepare_head"]
+__all__ = ["MEMBERS", "TOLD", "contrast_of_case", "finish_head", "heads_of", "infer_head", "prepare_head"]
 
 MEMBERS, TOLD, SUFFIX = "members", "told", "suffix"  # keys of an item; the last: whose weights have mapped it
 
@@ -47,9 +47,9 @@ def heads_of(plan: Sequence[PlannedCase], job: ContrastJob) -> list[PlannedCase]
         return []
     found: dict[tuple, dict[str, list[PlannedCase]]] = defaultdict(lambda: defaultdict(list))
     for case in plan:
-        head, contrast = _head_of(case, job)
+        contrast = contrast_of_case(case, job)
         if contrast in job.several.contrasts:
-            found[head][contrast].append(case)
+            found[_head_of(case, contrast)][contrast].append(case)
     whole = [one for one in found.values() if len(one) == len(job.several.contrasts)]
     return [
         _planned({contrast: one[contrast][0] for contrast in job.several.contrasts})
@@ -58,13 +58,20 @@ def heads_of(plan: Sequence[PlannedCase], job: ContrastJob) -> list[PlannedCase]
     ]
 
 
-def _head_of(case: PlannedCase, job: ContrastJob) -> tuple[tuple, str]:
-    """What scans of one head share, and the contrast by name."""
+def contrast_of_case(case: PlannedCase, job: ContrastJob) -> str:
+    """The contrast that a scan's file name says, or the description of a series; empty where neither does."""
     image = case.inputs["image"]
     if isinstance(image, DicomSeries):
-        return ("study", image.study), next((one for one in job.contrasts if image.matches(job.rule_of(one))), "")
-    contrast = contrast_by_name(image)
-    return (str(Path(image).parent), stem(image).removesuffix(contrast)), contrast
+        return next((one for one in job.contrasts if image.matches(job.rule_of(one))), "")
+    return contrast_by_name(image)
+
+
+def _head_of(case: PlannedCase, contrast: str) -> tuple[str, str]:
+    """What scans of one head share."""
+    image = case.inputs["image"]
+    if isinstance(image, DicomSeries):
+        return "study", image.study
+    return str(Path(image).parent), stem(image).removesuffix(contrast)
 
 
 def _planned(members: Mapping[str, PlannedCase]) -> PlannedCase:
@@ -100,7 +107,7 @@ def prepare_head(job: ContrastJob, case: PlannedCase, output: Path) -> dict:
             looks = told[0] if told else "another contrast"
             raise ContrastError(member.where, f"looks like {looks}, not {contrast}", "Name it by its contrast", looks)
         members[contrast] = {**item, TOLD: told, "scan": scan, "done": done}
-    return {"name": case.name, MEMBERS: members, **{key: case.inputs[key] for key in ("image",)}}
+    return {"name": case.name, MEMBERS: members}
 
 
 def _read(member: PlannedCase, output: Path) -> dict:

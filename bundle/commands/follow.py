@@ -3,7 +3,8 @@
 
 flipmap follow EARLIER LATER OUT
 
-EARLIER and LATER are scans, folders of one DICOM series, or sessions of a BIDS data set (sub-01/ses-1, sub-01/ses-2).
+EARLIER and LATER are scans, DICOM studies, or sessions of a BIDS data set (sub-01/ses-1, sub-01/ses-2): scans of one
+contrast are compared.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
     if job.uncalibrated:
         raise FlipmapError("--set calibration=none", "raw scores of two scans do not compare", "Leave it out")
     plans = [plan_of(source, job, options.series)[0] for source in (options.earlier, options.later)]
-    for pair in pairs_of(*plans):
+    for pair in pairs_of(plans[0], plans[1], job):
         changes = compare(pair, job, options.output)
         counts = {
             state: sum(one.state == state for one in changes) for state in dict.fromkeys(c.state for c in changes)

@@ -16,17 +16,18 @@ import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from monai.data import MetaTensor
 
+from ..batch.head import contrast_of_case
 from ..batch.plan import PlannedCase
 from ..batch.run import run_batch
 from ..errors import DatasetError, ScanError
 from ..io.files import whole_file
 from ..io.nifti import write_map
 from ..paths import __version__
+from ..pipeline.contrasts import ContrastJob
 from ..pipeline.job import Job
 from ..pipeline.save import write_json
 from ..report.case_picture import save_change_picture
 from ..scoring.findings import voxel_sizes
-from ..transforms.mri import contrast_by_name
 from ..transforms.rigid import Volume, onto, register_rigid
 from .change import STATES, Change, Limits, change_map, matched, summary
 
@@ -57,11 +58,12 @@ class _Mapped(NamedTuple):
     affine: np.ndarray
 
 
-def pairs_of(earlier: Sequence[PlannedCase], later: Sequence[PlannedCase]) -> list[Pair]:
+def pairs_of(earlier: Sequence[PlannedCase], later: Sequence[PlannedCase], job: Job) -> list[Pair]:
     """Scans of two dates, each with the one of its own contrast.
 
     Args:
         earlier, later: plans of the two inputs.
+        job: that is to map them; one of any contrast tells series apart by their descriptions.
 
     Raises:
         DatasetError: when an input has several scans of one contrast, or none that the other has.
@@ -70,7 +72,7 @@ def pairs_of(earlier: Sequence[PlannedCase], later: Sequence[PlannedCase]) -> li
     for cases in (earlier, later):
         by_contrast: dict[str, PlannedCase] = {}
         for case in cases:
-            contrast = contrast_by_name(case.where)
+            contrast = contrast_of_case(case, job) if isinstance(job, ContrastJob) else ""
             if contrast in by_contrast:
                 others = f"{by_contrast[contrast].name}, {case.name}"
                 raise DatasetError(case.root, f"several scans that may be meant: {others}", "Give the scan itself")
