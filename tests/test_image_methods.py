@@ -6,12 +6,13 @@ import pytest
 import torch
 from monai.data import MetaTensor
 from monai.networks.schedulers import DDIMScheduler
+from scipy import ndimage
 from torch import nn
 
 from bundle.errors import WeightsError
 from bundle.methods.denoising import Denoising, RandCoarseNoised
 from bundle.methods.disyre import Disyre
-from bundle.methods.fused import Fused, part_entry
+from bundle.methods.fused import Fused, GatedFusion, part_entry
 from bundle.methods.intensity import Intensity
 from bundle.methods.likelihood import BitLikelihood
 from bundle.methods.masked_bernoulli import SliceNoise
@@ -22,6 +23,7 @@ from bundle.networks.slice_unet import SliceUNet
 from bundle.scoring.calibration import Calibration, write_calibration
 from bundle.transforms.brain_depth import DEPTH
 from bundle.transforms.mri import ScaleHeadIntensityd
+from bundle.transforms.surroundings import mean_around
 
 SMALL = {"channels": (8, 16), "attention": (False, True), "num_head_channels": 8}
 
@@ -189,6 +191,48 @@ def test_fusion_is_a_mean_of_calibrated_maps(fusion, parts, tmp_path):
     Fused(methods, path, weights=[tmp_path / "w.pt"], checked=False)
     with pytest.raises(WeightsError, match="is for other settings"):
         Fused(methods, path, preprocessing=[ScaleHeadIntensityd("image")])
+
+
+def test_a_gated_part_counts_as_far_as_the_others_stand_out_around(fusion, parts):
+    methods, raw, path, volume = fusion
+    network, shares = parts.parts["flips"], {"flips": 3, "intensity": 1}
+    values = [Calibration.fit([raw[name]])(raw[name], capped=False) for name in methods]
+    gated = GatedFusion(methods, path, shares, gated="flips", around=2.0)(volume, network).numpy()
+    inside = volume.numpy() > 0
+    around = mean_around(values[1][0, 0], inside[0, 0], [2.0] * 2, [GatedFusion.COARSE] * 2)
+    expected = 0.75 * np.sqrt(values[0] * around) + 0.25 * values[1]
+    np.testing.assert_allclose(gated[inside], expected[inside], atol=1e-3)
+    flat = volume.clone()
+    flat[..., : volume.shape[-2] // 2, :] *= 0.02  # dark: the intensity finds nothing there, nor around
+    plain, gated = (
+        method(flat, network).numpy()
+        for method in (Fused(methods, path, shares), GatedFusion(methods, path, shares, gated="flips", around=2.0))
+    )
+    deep = (slice(None), slice(None), slice(None), slice(0, volume.shape[-2] // 2 - 10))
+    assert gated[deep].mean() < 0.5 * plain[deep].mean()
+
+
+@pytest.mark.parametrize("wrong", [{"gated": "other", "around": 2.0}, {"gated": "flips", "around": 0.0}])
+def test_a_gate_that_cannot_be(fusion, wrong):
+    methods, _, path, _ = fusion
+    with pytest.raises(ValueError, match=r"other|around 0"):
+        GatedFusion(methods, path, **wrong)
+
+
+def test_mean_around_is_of_what_is_inside_alone():
+    inside = np.zeros((45, 37, 2), bool)
+    inside[5:40, 5:30] = True
+    volume = np.where(inside, 3.0, 100.0)
+    around = mean_around(volume, inside, [8.0, 8.0], [4, 4])
+    assert around.shape == volume.shape
+    np.testing.assert_allclose(around[inside], 3, rtol=1e-4)
+    rng = np.random.RandomState(0)
+    volume[inside] = rng.rand(inside.sum())
+    both = np.stack([np.where(inside, volume, 0), inside])
+    exact, weight = ndimage.gaussian_filter(both, [0, 8, 8, 0], mode="constant")
+    found = mean_around(volume, inside, [8.0, 8.0], [4, 4])
+    np.testing.assert_allclose(found[inside], (exact / np.maximum(weight, 1e-6))[inside], atol=0.03)
+    assert not mean_around(volume, np.zeros_like(inside), [8.0, 8.0], [4, 4]).any()
 
 
 def test_another_entry_stands_for_patients_that_were_seen(fusion, parts):

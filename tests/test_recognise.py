@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from monai.transforms import Compose
+from scipy import ndimage
 
 from bundle.cases import lesion_cases
 from bundle.errors import ContrastError
@@ -20,6 +21,7 @@ from bundle.transforms.mri import ScaleHeadIntensityd
 from bundle.transforms.recognise import (
     CONTRASTS,
     PROFILE,
+    BrainVoxels,
     RecogniseContrastd,
     brain_voxels,
     contrast_of,
@@ -28,26 +30,27 @@ from bundle.transforms.recognise import (
 from tests.conftest import ROOT, data_folder
 
 WEIGHTS = ROOT / "models" / "contrast" / "model.pt"
-RANKED = PROFILE - 6  # numbers of a profile that ranks alone make
+HALF = PROFILE // 2  # numbers of a profile that intensities as they are make; the others are against their surroundings
+RANKED = HALF - 6  # of these, those that ranks alone make
 
 
 @pytest.fixture(scope="module")
 def voxels():
     rng = np.random.default_rng(0)
     depths = rng.uniform(0, 40, 20_000)
-    return np.where(depths < 5, 0.8, 1.0) + rng.normal(0, 0.1, depths.shape), depths
+    values = np.where(depths < 5, 0.8, 1.0) + rng.normal(0, 0.1, depths.shape)
+    return BrainVoxels(values, values, depths, np.zeros((20_000, 3)))
 
 
 def test_ranks_do_not_see_how_a_scanner_bends_intensities(voxels):
-    values, depths = voxels
-    plain, bent = intensity_profile(values, depths), intensity_profile(values**1.7 * 3, depths)
+    plain, bent = intensity_profile(voxels), intensity_profile(voxels._replace(values=voxels.values**1.7 * 3))
     np.testing.assert_allclose(plain[:RANKED], bent[:RANKED], atol=1e-5)
-    turned = intensity_profile(2 - values, depths)
+    turned = intensity_profile(voxels._replace(values=2 - voxels.values))
     assert np.abs(plain - turned)[:RANKED].mean() > 0.3, "but which depth is the brighter one, they see"
 
 
 def test_shares_of_a_depth_add_up(voxels):
-    shares = intensity_profile(*voxels)[:RANKED].reshape(-1, 12)
+    shares = intensity_profile(voxels)[:RANKED].reshape(-1, 12)
     np.testing.assert_allclose(shares.sum(1), 12, rtol=1e-5)
 
 
@@ -55,12 +58,34 @@ def test_voxels_of_a_brain_have_depth_and_place():
     brain = np.zeros((40, 50, 9), bool)
     brain[5:35, 5:45, 2:7] = True
     volume = np.full(brain.shape, 7.0, np.float32)
-    values, depths, places = brain_voxels(volume, brain, (2.0, 2.0, 5.0))
-    assert len(values) == brain.sum() and (values == 1).all()
-    assert depths.min() == 2 and depths.max() == 30
-    assert np.abs(places).max() <= 1 and places.shape == (len(values), 3)
+    found = brain_voxels(volume, brain, (2.0, 2.0, 5.0))
+    assert len(found.values) == brain.sum() and (found.values == 1).all()
+    np.testing.assert_allclose(found.local, 1, atol=0.02)
+    assert found.depths.min() == 2 and found.depths.max() == 30
+    assert np.abs(found.places).max() <= 1 and found.places.shape == (len(found.values), 3)
     fine = brain_voxels(volume, brain, (0.5, 0.5, 5.0))
-    assert len(fine[0]) == brain.sum() / 4, "every other voxel of fine ones is enough"
+    assert len(fine.values) == brain.sum() / 4, "every other voxel of fine ones is enough"
+
+
+def test_uneven_brightness_of_a_coil_is_not_in_what_is_seen_against_the_surroundings():
+    rng, brain = np.random.default_rng(0), np.zeros((200, 180, 5), bool)
+    brain[20:180, 15:165] = True
+    cortex = np.where(distance_of(brain) < 6, 1.4, 1.0) + rng.normal(0, 0.02, brain.shape)
+    coil = np.exp(np.linspace(-0.5, 0.5, 200))[:, None, None]
+    even, uneven = (
+        brain_voxels(volume.astype(np.float32), brain, (1.0, 1.0, 5.0)) for volume in (cortex, cortex * coil)
+    )
+    assert np.abs(even.values - uneven.values).mean() > 0.15
+    assert np.abs(even.local - uneven.local).mean() < 0.05
+    told = [
+        np.abs(intensity_profile(even) - intensity_profile(uneven))[half].mean()
+        for half in (slice(HALF), slice(HALF, None))
+    ]
+    assert told[1] < 0.5 * told[0]
+
+
+def distance_of(brain):
+    return ndimage.distance_transform_edt(brain, sampling=(1, 1, 1000))
 
 
 def head_of(contrast, shape=(128, 144, 16), spacing=(1.5, 1.5, 7.0), **how):

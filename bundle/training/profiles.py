@@ -11,7 +11,7 @@ import torch
 
 from ..errors import DatasetError, ScanError, cause_of
 from ..synthesis.seeded_dataset import SeededDataset
-from ..transforms.recognise import CONTRASTS, brain_voxels, intensity_profile
+from ..transforms.recognise import CONTRASTS, BrainVoxels, brain_voxels, intensity_profile
 
 __all__ = ["BrainProfiles"]
 
@@ -39,7 +39,7 @@ class BrainProfiles(SeededDataset):
 
     def __init__(self, sources: Sequence[Mapping], length: int, drawn: bool = True, seed: int | None = None) -> None:
         self.seed, self.drawn = seed, drawn
-        self.groups: dict[str, list[tuple[float, list[tuple[np.ndarray, ...]]]]] = {}
+        self.groups: dict[str, list[tuple[float, list[BrainVoxels]]]] = {}
         for source in sources:
             voxels = [one for case in source["data"] if (one := self._read(case, source["preprocessing"])) is not None]
             if voxels:
@@ -50,7 +50,7 @@ class BrainProfiles(SeededDataset):
         self.flat = [(name, one) for name, groups in self.groups.items() for _, group in groups for one in group]
         self.length = length if drawn else len(self.flat)
 
-    def _read(self, case: Mapping, preprocessing: Callable) -> tuple[np.ndarray, ...] | None:
+    def _read(self, case: Mapping, preprocessing: Callable) -> BrainVoxels | None:
         try:
             item = preprocessing(dict(case))
         except Exception as error:  # MONAI wraps what its components raise
@@ -68,28 +68,32 @@ class BrainProfiles(SeededDataset):
     def __getitem__(self, index: int) -> dict:
         self.seed_item(index)
         if not self.drawn:
-            contrast, (values, depths, _) = self.flat[index]
+            contrast, voxels = self.flat[index]
         else:
             contrast = list(self.groups)[self.R.randint(len(self.groups))]
             shares = np.array([share for share, _ in self.groups[contrast]])
             group = self.groups[contrast][self.R.choice(len(shares), p=shares / shares.sum())][1]
-            values, depths = self._elsewhere(*group[self.R.randint(len(group))])
+            voxels = self._elsewhere(group[self.R.randint(len(group))])
         return {
-            "image": torch.from_numpy(intensity_profile(values, depths)),
+            "image": torch.from_numpy(intensity_profile(voxels)),
             "label": torch.tensor(CONTRASTS.index(contrast)),
         }
 
-    def _elsewhere(self, values: np.ndarray, depths: np.ndarray, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The voxels as another scanner would show them: field of view, margin of the mask, bias field, noise."""
+    def _elsewhere(self, voxels: BrainVoxels) -> BrainVoxels:
+        """The voxels as another scanner would show them: field of view, margin of the mask, bias field, noise. What is
+        seen against the mean around it has no bias field left.
+        """
         low = self.R.uniform(-1, 0.4)
-        slab = np.abs(places[:, 2] - low - 0.5) < 0.5
+        slab = np.abs(voxels.places[:, 2] - low - 0.5) < 0.5
         if self.R.rand() < 0.35 and slab.sum() >= LEAST_VOXELS:
-            values, depths, places = values[slab], depths[slab], places[slab]
+            voxels = voxels.at(slab)
         linear, square = (self.R.uniform(-0.2, 0.2, 3) * (self.R.rand() < 0.7) for _ in range(2))
-        bias = np.exp(places @ linear + places**2 @ square)
-        values = np.maximum(values * bias + self.R.uniform(0, 0.12) * self.R.standard_normal(len(values)), 0)
-        moved = depths * self.R.uniform(0.85, 1.15) - self.R.uniform(-2, 3) * (self.R.rand() < 0.6)
-        if (inside := moved > 0).sum() >= LEAST_VOXELS:
-            values, depths = values[inside], moved[inside]
-        values = values ** np.exp(self.R.uniform(-0.25, 0.25))
-        return values / max(float(np.median(values)), 1e-6), depths
+        bias = np.exp(voxels.places @ linear + voxels.places**2 @ square)
+        noise = self.R.uniform(0, 0.12) * self.R.standard_normal(len(bias))
+        power = np.exp(self.R.uniform(-0.25, 0.25))
+        values, local = (np.maximum(one + noise, 0) ** power for one in (voxels.values * bias, voxels.local))
+        depths = voxels.depths * self.R.uniform(0.85, 1.15) - self.R.uniform(-2, 3) * (self.R.rand() < 0.6)
+        changed = BrainVoxels(values, local, depths, voxels.places)
+        if (inside := depths > 0).sum() >= LEAST_VOXELS:
+            changed = changed.at(inside)
+        return changed._replace(values=changed.values / max(float(np.median(changed.values)), 1e-6))

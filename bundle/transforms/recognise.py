@@ -2,7 +2,8 @@
 """Which contrast a scan of a brain has, told from its intensities by a small network.
 
 What tells contrasts apart is which tissue is the brighter one. Cortex lies beneath the surface of the brain, white
-matter deeper, fluid at the surface and in the middle; so the network is given how intensities are spread at each depth.
+matter deeper, fluid at the surface and in the middle; so the network is given how intensities are spread at each depth:
+as they are, and against the mean around them, which the uneven brightness of a coil does not change.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -23,10 +24,12 @@ from ..errors import ContrastError
 from ..networks.weights import load_weights
 from .brain import GIVEN
 from .brain_depth import depth_in_slices
+from .surroundings import mean_around
 
 __all__ = [
     "CONTRASTS",
     "PROFILE",
+    "BrainVoxels",
     "RecogniseContrastd",
     "brain_voxels",
     "contrast_network",
@@ -38,7 +41,8 @@ CONTRASTS = ("FLAIR", "T1w", "T2w", "PDw")  # in the order of the network's answ
 BORDERS_MM = (2.0, 4.0, 7.0, 11.0, 16.0, 24.0, 34.0)  # of depth, between which intensities are looked at
 RANKS = 12  # classes of intensity, each with as many voxels of the brain
 QUANTILES = (0.02, 0.1, 0.25, 0.75, 0.9, 0.98)
-PROFILE = (len(BORDERS_MM) + 1) * RANKS + len(QUANTILES)  # numbers that the network is given
+PROFILE = 2 * ((len(BORDERS_MM) + 1) * RANKS + len(QUANTILES))  # numbers that the network is given
+AROUND_MM, COARSE_MM = 15.0, 4.0  # sigma of the mean around a voxel, and the grid on which it is taken
 MOST_VOXELS = 30_000  # of a brain that are looked at: more say nothing more
 MOST_SLICES, FINEST_MM = 48, 0.7  # that are looked at
 #: Entries of a scan's meta data: what it is taken for, and the probability of that.
@@ -56,51 +60,70 @@ def contrast_network() -> FullyConnectedNet:
     return FullyConnectedNet(PROFILE, len(CONTRASTS), [48, 24], dropout=0.1)
 
 
-def brain_voxels(
-    volume: np.ndarray, brain: np.ndarray, spacing: Sequence[float]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Intensities, depths and places of at most `MOST_VOXELS` voxels of a brain, of some slices of it.
+class BrainVoxels(NamedTuple):
+    """Some voxels of a brain.
+
+    Attributes:
+        values: (N,), in multiples of their median.
+        local: (N,), in multiples of the mean of the brain around them in their slice.
+        depths: (N,) below the surface, in their slice, mm.
+        places: (N, 3), from -1 to 1 along each axis.
+    """
+
+    values: np.ndarray
+    local: np.ndarray
+    depths: np.ndarray
+    places: np.ndarray
+
+    def at(self, chosen: np.ndarray) -> BrainVoxels:
+        """Those of some indices or of a mask."""
+        return BrainVoxels(*(one[chosen] for one in self))
+
+
+def brain_voxels(volume: np.ndarray, brain: np.ndarray, spacing: Sequence[float]) -> BrainVoxels:
+    """At most `MOST_VOXELS` voxels of a brain, of some slices of it.
 
     Args:
         volume: (X, Y, Z), axial slices along the last axis.
         brain: bool, same shape.
         spacing: mm.
-
-    Returns:
-        intensities (N,), in multiples of their median; depths (N,) below the surface, in their slice, mm; places
-        (N, 3), from -1 to 1 along each axis.
     """
     filled = np.flatnonzero(brain.any((0, 1)))
     chosen = filled[np.unique(np.linspace(0, len(filled) - 1, min(MOST_SLICES, len(filled))).round().astype(int))]
     steps = [2 if size < FINEST_MM else 1 for size in spacing[:2]]
     part = (slice(None, None, steps[0]), slice(None, None, steps[1]), chosen)
-    inside = brain[part]
-    depth = depth_in_slices(inside, [step * size for step, size in zip(steps, spacing[:2], strict=True)])
+    seen, inside = volume[part].astype(np.float32), brain[part]
+    in_plane = [step * size for step, size in zip(steps, spacing[:2], strict=True)]
+    depth = depth_in_slices(inside, in_plane)
     there = np.flatnonzero(inside)
     there = there[np.linspace(0, len(there) - 1, min(len(there), MOST_VOXELS)).astype(int)]
-    values, where = volume[part].reshape(-1)[there].astype(np.float32), np.unravel_index(there, inside.shape)
+    values, where = seen.reshape(-1)[there], np.unravel_index(there, inside.shape)
+    sigma, step = ([mm / size for size in in_plane] for mm in (AROUND_MM, COARSE_MM))
+    around = mean_around(seen, inside, sigma, [max(1, round(one)) for one in step])
+    local = values / np.maximum(around.reshape(-1)[there], 1e-6)
     places = 2 * np.stack(where, -1) / np.maximum(np.array(inside.shape) - 1, 1) - 1
     median = max(float(np.median(values)), 1e-6) if len(values) else 1.0
-    return values / median, depth.reshape(-1)[there].astype(np.float32), places.astype(np.float32)
+    return BrainVoxels(values / median, local, depth.reshape(-1)[there].astype(np.float32), places.astype(np.float32))
 
 
-def intensity_profile(values: np.ndarray, depths: np.ndarray) -> np.ndarray:
-    """How intensities are spread at each depth: shares of `RANKS` classes of equal size, between `BORDERS_MM`; and
-    logarithms of `QUANTILES`, in multiples of the median.
-
-    Args:
-        values: (N,), in multiples of their median.
-        depths: (N,), mm.
+def intensity_profile(voxels: BrainVoxels) -> np.ndarray:
+    """How intensities are spread at each depth: shares of `RANKS` classes of equal size, between `BORDERS_MM`, and
+    logarithms of `QUANTILES`; in multiples of the median, then of the mean around them.
 
     Returns:
         float32 (`PROFILE`,).
     """
+    layer = np.searchsorted(BORDERS_MM, voxels.depths)
+    return np.concatenate([_spread(values, layer) for values in (voxels.values, voxels.local)]).astype(np.float32)
+
+
+def _spread(values: np.ndarray, layer: np.ndarray) -> np.ndarray:
     bands = len(BORDERS_MM) + 1
     rank = np.searchsorted(np.quantile(values, np.linspace(0, 1, RANKS + 1)[1:-1]), values)
-    counts = np.bincount(np.searchsorted(BORDERS_MM, depths) * RANKS + rank, minlength=bands * RANKS)
-    shares = counts.reshape(bands, RANKS) / np.maximum(counts.reshape(bands, RANKS).sum(1, keepdims=True), 1)
+    counts = np.bincount(layer * RANKS + rank, minlength=bands * RANKS).reshape(bands, RANKS)
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     tails = np.clip(np.log2(np.maximum(np.quantile(values, QUANTILES), 1e-3)), -3, 3)
-    return np.concatenate([RANKS * shares.ravel(), tails]).astype(np.float32)
+    return np.concatenate([RANKS * shares.ravel(), tails])
 
 
 @lru_cache(maxsize=2)
@@ -163,11 +186,10 @@ class RecogniseContrastd(MapTransform):
     def _tell(self, scan: MetaTensor, mask: MetaTensor) -> dict[str, float]:
         """Probability of each contrast."""
         spacing = [float(size) for size in scan.pixdim]
-        values, depths, _ = brain_voxels(
-            np.asarray(scan[0] if len(scan) == 1 else scan.mean(0)), np.asarray(mask[0]) > 0, spacing
-        )
-        if not len(values):
+        image = np.asarray(scan[0] if len(scan) == 1 else scan.mean(0))
+        voxels = brain_voxels(image, np.asarray(mask[0]) > 0, spacing)
+        if not len(voxels.values):
             return dict.fromkeys(CONTRASTS, 1 / len(CONTRASTS))
         with torch.no_grad():
-            logits = cast(FullyConnectedNet, self.network)(torch.from_numpy(intensity_profile(values, depths))[None])
+            logits = cast(FullyConnectedNet, self.network)(torch.from_numpy(intensity_profile(voxels))[None])
         return dict(zip(CONTRASTS, torch.softmax(logits[0], 0).tolist(), strict=True))
