@@ -81,19 +81,6 @@ def test_a_bound_only_ever_lowers_the_values():
     assert float(bound(np.array(bound.threshold(0.01)))) == pytest.approx(2, abs=1e-3)
 
 
-def test_groups_count_alike_however_many_patients_they_have():
-    rng = np.random.RandomState(4)
-    few, many = [rng.rand(20_000) for _ in range(2)], [1 + rng.rand(20_000) for _ in range(30)]
-    groups = [0] * 2 + [1] * 30
-    assert Calibration.fit([*few, *many]).threshold(0.5) > 1, "31 of 32 voxels are of the many"
-    both = Calibration.fit([*few, *many], groups=groups)
-    assert both.threshold(0.5) == pytest.approx(1, abs=0.05), "half of the two groups' voxels"
-    assert both.threshold(0.01) == pytest.approx(1.98, abs=0.01), "2 % of the one group and none of the other"
-    assert Calibration.fit(few, groups=[1, 1]).value == Calibration.fit(few).value
-    bound = Calibration.fit([*few, *many], percentile=0.8, groups=groups)
-    assert (bound(np.linspace(0, 2, 100)) <= both(np.linspace(0, 2, 100)) + 1e-6).all()
-
-
 def test_one_patient_has_no_bound():
     assert Calibration.fit([HEALTHY, []], percentile=0.9).value == Calibration.fit([HEALTHY]).value
 

@@ -40,20 +40,14 @@ PARTS = ("training", "validation")  # of a split, that calibrate
 
 @dataclass(frozen=True)
 class Healthy:
-    """Healthy voxels of patients: raw scores and, for a brain, depths below its surface in mm, an array a patient; and
-    the group of each patient, where all are not of one (`bundle.scoring.tail.tail_table`).
-    """
+    """Healthy voxels of patients: raw scores and, for a brain, depths below its surface in mm, an array a patient."""
 
     scores: Sequence[np.ndarray]
     depths: Sequence[np.ndarray] | None = None
-    groups: Sequence[int] | None = None
 
     def __add__(self, more: Healthy) -> Healthy:
         depths = None if self.depths is None or more.depths is None else [*self.depths, *more.depths]
-        return Healthy([*self.scores, *more.scores], depths, [*self._groups(), *more._groups()])
-
-    def _groups(self) -> Sequence[int]:
-        return [0] * len(self.scores) if self.groups is None else self.groups
+        return Healthy([*self.scores, *more.scores], depths)
 
 
 def calibrate(
@@ -78,9 +72,9 @@ def calibrate(
         only: methods, `DEFAULT` for the default; by default all that have a calibration.
         split: split file; by default that of the modality.
         percentile: see `Calibration.fit`.
-        cropped_dirs: folders of further normal B-scans of another camera (`bundle.datasets.cropped_cases`), each
-            counted as a patient. They bring the parts of the fusion to one scale, and for the rates all of them
-            together count as much as the patients do, so that a value promises the same of both cameras.
+        cropped_dirs: folders of further normal B-scans (`bundle.datasets.cropped_cases`), each counted as a patient.
+            They bring the parts of the fusion to one scale; for the rates of its map they do not count, since nobody
+            runs scans of which the size was lost.
         healthy_dirs: BIDS roots of healthy people's scans of the same contrast, of whom the ``healthy_split`` of the
             modality says who calibrates; they count as patients.
         settings: ids of the configs to set, ``weights`` and ``tables`` for instance.
@@ -139,28 +133,23 @@ class _Calibration:
         """What each method gives in the healthy voxels of the patients of a part of the split; with the further ones
         if ``all_of_it``.
         """
+        cases = [*self.cases[part], *(self.further[part] if all_of_it else ())]
         asked = (self.network, self.preprocessing, self.device)
         if not self.modality.axial:
-            return {name: self._healthy_images(part, method, all_of_it) for name, method in methods.items()}
-        kept = run_methods(self.cases[part], methods, *asked)
+            region = self.parser["region"]
+            return {name: Healthy(healthy_images(cases, method, *asked, region)) for name, method in methods.items()}
+        kept = run_methods(cases, methods, *asked)
         return {name: Healthy(kept[name].healthy, kept[name].depths) for name in methods}
-
-    def _healthy_images(self, part: str, method: Inferer, all_of_it: bool) -> Healthy:
-        """The same of pictures: the patients are one group, the further ones another."""
-        asked = (method, self.network, self.preprocessing, self.device, self.parser["region"])
-        patients = healthy_images(self.cases[part], *asked)
-        further = healthy_images(self.further[part], *asked) if all_of_it else []
-        return Healthy([*patients, *further], groups=[0] * len(patients) + [1] * len(further))
 
     def single(self, method: SliceMethod) -> None:
         """A method that stands alone."""
-        voxels = self.healthy("validation", {"": method}, all_of_it=True)[""]
+        voxels = self.healthy("validation", {"": method})[""]
         if not method.remembers_training:
-            voxels = self.healthy("training", {"": method}, all_of_it=True)[""] + voxels
+            voxels = self.healthy("training", {"": method})[""] + voxels
         self.write(self.parser["method"], method, voxels)
 
-    def write(self, entry: str, method: Inferer, voxels: Healthy, by_depth: bool = False, even: bool = True) -> None:
-        """Fit and write an entry; ``even``: groups of patients count alike."""
+    def write(self, entry: str, method: Inferer, voxels: Healthy, by_depth: bool = False) -> None:
+        """Fit and write an entry."""
         path = self.parser.get_parsed_content("tables")
         calibration = Calibration.fit(
             voxels.scores,
@@ -168,11 +157,9 @@ class _Calibration:
             describe(preprocessing=self.preprocessing, inferer=method),
             self.percentile,
             voxels.depths if by_depth else None,
-            voxels.groups if even else None,
         )
         write_calibration(path, entry, calibration)
-        left_out = rates_left_out(voxels.scores, self.percentile, voxels.groups if even else None)
-        for number, rates in enumerate(left_out, 1):
+        for number, rates in enumerate(rates_left_out(voxels.scores, self.percentile), 1):
             said = ", ".join(f"{rate:g} became {reached:.5f}" for rate, reached in rates.items())
             logger.info("  %s without patient %d: there %s", entry, number, said)
         logger.info(
@@ -185,14 +172,14 @@ class _Calibration:
         others, trained = (self.healthy(part, parts, all_of_it=True) for part in ("validation", "training"))
         for name, part in parts.items():
             if not remembers_training(part.method):
-                self.write(part_entry(name), part.method, trained[name] + others[name], by_depth=True, even=False)
+                self.write(part_entry(name), part.method, trained[name] + others[name], by_depth=True)
                 continue
-            self.write(part_entry(name), part.method, others[name], even=False)
+            self.write(part_entry(name), part.method, others[name])
             if self.modality.training_calibrates:
                 seen[name] = part_entry(name, seen=True)
-                self.write(seen[name], part.method, trained[name], even=False)
+                self.write(seen[name], part.method, trained[name])
         fused: Fused = self.parser.get_parsed_content("inferer")
-        voxels = self.healthy("validation", {"": fused.asking(parts)}, all_of_it=True)[""]
+        voxels = self.healthy("validation", {"": fused.asking(parts)})[""]
         if self.modality.training_calibrates:
             remembered = fused.with_entries(seen).asking(parts)
             voxels = voxels + self.healthy("training", {"": remembered})[""]
@@ -204,26 +191,23 @@ class _Calibration:
             yield name, self.parser.get_parsed_content(f"inferer#methods#{name}")
 
 
-def rates_left_out(
-    healthy: Sequence[np.ndarray], percentile: float | None, groups: Sequence[int] | None = None
-) -> list[dict[float, float]]:
+def rates_left_out(healthy: Sequence[np.ndarray], percentile: float | None) -> list[dict[float, float]]:
     """What the rates become on each patient where the others alone calibrate: what to expect on a new one.
 
     Args:
         healthy: raw scores of healthy voxels, an array a patient.
-        percentile, groups: see `Calibration.fit`.
+        percentile: see `Calibration.fit`.
 
     Returns:
         promised rate → the one reached, a mapping a patient; empty where there are fewer than three.
     """
-    known = [(one, group) for one, group in zip(healthy, groups or [0] * len(healthy), strict=True) if np.size(one)]
-    if len(known) < 3:
+    patients = [one for one in healthy if np.size(one)]
+    if len(patients) < 3:
         return []
     rates = []
-    for number, (one, _) in enumerate(known):
-        scores, others = zip(*known[:number], *known[number + 1 :], strict=True)
-        calibration = Calibration.fit(scores, percentile=percentile, groups=others)
-        rates.append({rate: float((one >= calibration.threshold(rate)).mean()) for rate in RATES})
+    for number, one in enumerate(patients):
+        others = Calibration.fit([*patients[:number], *patients[number + 1 :]], percentile=percentile)
+        rates.append({rate: float((one >= others.threshold(rate)).mean()) for rate in RATES})
     return rates
 
 

@@ -16,27 +16,20 @@ DRAWS = 2000  # of patients, for the bootstrap
 Table = tuple[tuple[float, ...], tuple[float, ...]]
 
 
-def tail_table(
-    healthy: Sequence[np.ndarray], percentile: float | None = None, groups: Sequence[int] | None = None
-) -> Table:
+def tail_table(healthy: Sequence[np.ndarray], percentile: float | None = None) -> Table:
     """Make a table. It ends where ten voxels are left.
 
     Args:
         healthy: raw scores of healthy voxels, an array of any shape a patient.
         percentile: in (0, 1), of a bootstrap over patients: the table holds this percentile of the bootstrapped tail
             probabilities. None, or a single patient, takes the pooled tail.
-        groups: number of the group of each patient, a camera for instance: the tail is the mean of those of the
-            groups, however many patients each has. None puts all into one.
 
     Raises:
         ValueError: when no voxel is given, all scores are equal, or ``percentile`` is not between 0 and 1.
     """
     if percentile is not None and not 0 < percentile < 1:
         raise ValueError(f"percentile {percentile} is not between 0 and 1")
-    numbers = [0] * len(healthy) if groups is None else groups
-    pairs = [(one, number) for one, number in zip(healthy, numbers, strict=True) if np.size(one)]
-    patients = [np.sort(np.ravel(one).astype(np.float64)) for one, _ in pairs]
-    group = np.array([number for _, number in pairs])
+    patients = [np.sort(np.asarray(one, dtype=np.float64).ravel()) for one in healthy if np.size(one)]
     if not patients:
         raise ValueError("no healthy voxel to calibrate on")
     pooled = np.concatenate(patients)
@@ -46,13 +39,8 @@ def tail_table(
     value = value[first]
     if len(score) < 2:
         raise ValueError(f"all healthy scores are {score[0]:g}: nothing to tell them apart by")
-    counts = [_above([patients[n] for n in np.flatnonzero(group == g)], score) for g in np.unique(group)]
-    tail = np.mean([above.sum(0) / voxels.sum() for above, voxels in counts], axis=0)
-    if len(counts) > 1:
-        value = -np.log10(tail)
     if percentile is not None and len(patients) > 1:
-        # A draw may have left out the few patients that reach so high: then the tail of all, which is never 0, counts.
-        value = np.minimum(value, -np.log10(np.maximum(_tail_percentile(counts, percentile), tail)))
+        value = np.minimum(value, -np.log10(_tail_percentile(patients, score, percentile)))
     return tuple(score.tolist()), tuple(value.tolist())
 
 
@@ -94,21 +82,17 @@ def values_of(table: Table, score: np.ndarray, capped: bool = True) -> np.ndarra
     return value
 
 
-def _above(patients: Sequence[np.ndarray], score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rising scores of patients → how many reach each score (patients, points), and how many there are (patients,)."""
-    above = np.array([len(one) - np.searchsorted(one, score, side="left") for one in patients])
-    return above, np.array([len(one) for one in patients])
-
-
-def _tail_percentile(counts: Sequence[tuple[np.ndarray, np.ndarray]], percentile: float) -> np.ndarray:
-    """P(healthy score ≥ score) at a percentile of the draws of as many patients of each group; falls with the score.
+def _tail_percentile(patients: Sequence[np.ndarray], score: np.ndarray, percentile: float) -> np.ndarray:
+    """P(healthy score ≥ score) at a percentile of the draws of as many patients; falls with the score.
 
     Args:
-        counts: see `_above`, a pair a group.
+        patients: rising scores of each.
+        score: (points,).
         percentile: in (0, 1).
     """
-    rng, tails = np.random.RandomState(0), []
-    for above, voxels in counts:
-        draws = rng.multinomial(len(above), np.full(len(above), 1 / len(above)), DRAWS)
-        tails.append((draws @ above) / (draws @ voxels)[:, None])
-    return np.quantile(np.mean(tails, axis=0), percentile, axis=0)
+    above = np.array([len(one) - np.searchsorted(one, score, side="left") for one in patients])
+    voxels = np.array([len(one) for one in patients])
+    draws = np.random.RandomState(0).multinomial(len(patients), np.full(len(patients), 1 / len(patients)), DRAWS)
+    tails = (draws @ above) / (draws @ voxels)[:, None]
+    # A draw may have left out the few patients that reach so high: then the pooled tail, which is never zero, counts.
+    return np.maximum(np.quantile(tails, percentile, axis=0), above.sum(0) / voxels.sum())
