@@ -150,6 +150,7 @@ def _file(name: str) -> Callable[[], str]:
 TABLES = {
     "places_in_short": places_in_short,
     "places": _file("evaluation/places.md"),
+    "places_lesions": _file("evaluation/places_lesions.md"),
     "patients": _file("evaluation/table.md"),
     "oct_in_short": oct_in_short,
     "contrasts": contrasts,

@@ -8,6 +8,7 @@ import csv
 import numpy as np
 import pytest
 
+from bundle.evaluation.lesion_figures import LesionFigures
 from bundle.evaluation.places import against, benchmark_places
 from bundle.io.nifti import write_map
 from bundle.synthesis.sample import synthetic_head
@@ -43,6 +44,8 @@ def test_a_row_a_place_and_method(table):
     with (folder / "places.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 9
     assert (folder / "places.md").read_text().count("\n| ") == 4
+    lesions = (folder / "places_lesions.md").read_text()
+    assert lesions.count("\n| ") == 5 and "| *lesions* | 0 / 0 / 2 | 0 / 0 / 2 |" in lesions
     assert not list(folder.glob("*.png")), "no picture without leave"
 
 
@@ -55,6 +58,20 @@ def test_the_same_heads_on_another_scale_have_the_same_figures(table):
     assert by["healthy", "default"]["auprc"] == ""
     assert 0 <= by["healthy", "default"]["reached_rate_0.01"] < 0.2
     assert by["a", "intensity"]["reached_rate_0.01"] == "", "without a calibration no rate is promised"
+
+
+def test_lesions_are_counted_by_their_size_and_single_slices_by_their_best_dice():
+    figures, lesion, values = LesionFigures({0.01: 2.0}), np.zeros((40, 40, 6), bool), np.zeros((40, 40, 6))
+    lesion[2:4, 2:4, 1], lesion[10:30, 10:30, 2:5], lesion[35, 35, 3], lesion[36, 36, 4] = True, True, True, True
+    values[2:4, 2:3, 1], values[10:30, 10:25, 2:5], values[0, 0, 3] = 2.5, 3.0, 9.0
+    figures.add(values, lesion, np.ones_like(lesion), voxel_ml=0.01)
+    figures.add(values, np.zeros_like(lesion), np.ones_like(lesion), voxel_ml=0.01)
+    row = figures.figures()
+    assert [row[f"lesions_{size}"] for size in ("small", "medium", "large")] == [2, 0, 1], "corners touch"
+    assert row["marked_small_at_0.01"] == pytest.approx((0.5 + 0) / 2)
+    assert row["marked_medium_at_0.01"] == "" and row["marked_large_at_0.01"] == pytest.approx(0.75)
+    assert row["largest_slice_best_dice"] == pytest.approx(2 * 300 / (301 + 401), abs=1e-3), "of slice 3"
+    assert LesionFigures({}).figures()["largest_slice_best_dice"] == ""
 
 
 def test_places_compare_by_their_ratio():

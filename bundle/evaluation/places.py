@@ -19,6 +19,7 @@ from ..datasets import training_cases
 from ..modalities import modality_of
 from ..pipeline.job import Job
 from ..report.figures import CasePanel, save_cases
+from .lesion_figures import SIZES_ML, LesionFigures
 from .metrics import Pooled
 from .patients import write_rows
 from .protocol import RATES, MethodScores, dice
@@ -60,14 +61,15 @@ def benchmark_places(
     for place, where in places.items():
         pictured = where.get("pictured", False)
         cases = _cases(suffix, **{key: value for key, value in where.items() if key != "pictured"})
-        kept, panels = _score(cases, jobs)
-        table += place_rows(place, kept, jobs)
+        kept, lesions, panels = _score(cases, jobs)
+        table += place_rows(place, kept, lesions, jobs)
         for row in table[-len(jobs) :]:
             logger.info("%s", row)
         if panels and pictured:
             save_cases(folder / f"{place.replace(' ', '_')}.png", panels)
     write_rows(folder / f"{name}.csv", table)
     (folder / f"{name}.md").write_text(_markdown(table, list(rows)), encoding="utf-8")
+    (folder / f"{name}_lesions.md").write_text(_lesions_markdown(table, list(rows)), encoding="utf-8")
     return table
 
 
@@ -78,9 +80,13 @@ def _cases(suffix: str, dataset_dir: str | Path, split: str | None = None, part:
     return lesion_cases(dataset_dir, suffix) if has_masks else find_scans(dataset_dir, suffix)
 
 
-def _score(cases: Sequence[dict], jobs: Mapping[str, Job]) -> tuple[dict[str, MethodScores], list[CasePanel]]:
-    """Calibrated maps of every row, and the cases of the last row by rank."""
+def _score(
+    cases: Sequence[dict], jobs: Mapping[str, Job]
+) -> tuple[dict[str, MethodScores], dict[str, LesionFigures], list[CasePanel]]:
+    """Calibrated maps of every row, what they say of lesions, and the cases of the last row by rank."""
     first, kept = next(iter(jobs.values())), {name: MethodScores() for name in jobs}
+    values_at = {rate: -np.log10(rate) for rate in RATES}
+    lesions = {name: LesionFigures({} if job.uncalibrated else values_at) for name, job in jobs.items()}
     last, ranked = list(jobs)[-1], []
     for case in cases:
         prepared = prepare(case, first.preprocessing)
@@ -88,19 +94,23 @@ def _score(cases: Sequence[dict], jobs: Mapping[str, Job]) -> tuple[dict[str, Me
             result = score_case(prepared, job.inferer, job.network, first.preprocessing, job.device)
             values = job.calibrated(result.scores)
             kept[name].add(prepared, values, result.seconds)
+            saved = np.where(prepared.brain, values, 0)
+            lesions[name].add(saved, prepared.lesion, prepared.head, prepared.voxel_ml)
             if name == last and prepared.lesion.any():
-                ranked.append((_average_precision(values, prepared), prepared, np.where(prepared.brain, values, 0)))
+                ranked.append((_average_precision(values, prepared), prepared, saved))
     ranked.sort(key=lambda one: -one[0])
     chosen = {"best": 0, "median": len(ranked) // 2, "worst": -1} if ranked else {}
     panels = [(title, *ranked[number][1:]) for title, number in chosen.items()]
-    return kept, [CasePanel(title, case.intensity, case.lesion, values) for title, case, values in panels]
+    return kept, lesions, [CasePanel(title, case.intensity, case.lesion, values) for title, case, values in panels]
 
 
 def _average_precision(values: np.ndarray, case: Prepared) -> float:
     return Pooled.of([values[case.brain]], [case.lesion[case.brain]]).figures()["auprc"]
 
 
-def place_rows(place: str, kept: Mapping[str, MethodScores], jobs: Mapping[str, Job]) -> list[dict]:
+def place_rows(
+    place: str, kept: Mapping[str, MethodScores], lesions: Mapping[str, LesionFigures], jobs: Mapping[str, Job]
+) -> list[dict]:
     """Figures of the rows on one set, of the map as it is saved, zero outside the brain; those at a threshold for
     rows with a calibration alone.
     """
@@ -123,6 +133,9 @@ def place_rows(place: str, kept: Mapping[str, MethodScores], jobs: Mapping[str, 
             known = not job.uncalibrated
             row[f"dice_at_{rate:g}"] = dice(found, np.concatenate(one.lesions)) if diseased and known else ""
             row[f"reached_rate_{rate:g}"] = float((np.concatenate(one.healthy) >= threshold).mean()) if known else ""
+            for size in SIZES_ML:
+                row[f"marked_{size}_at_{rate:g}"] = ""
+        row |= lesions[name].figures()
         rows.append({**dict.fromkeys(("auprc", "auprc_of_scans"), ""), **row})
     return rows
 
@@ -159,3 +172,33 @@ def _markdown(table: Sequence[Mapping], names: Sequence[str]) -> str:
         cells.append(" / ".join(f"{np.exp(against(table, name, key)):.2f}" for key in ("auprc", "auprc_of_scans")))
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _lesions_markdown(table: Sequence[Mapping], names: Sequence[str]) -> str:
+    """How much of lesions of each size is marked, and the figure that the literature gives."""
+    places = [place for place in dict.fromkeys(row["place"] for row in table) if _lesions_of(table, place)]
+    lines = [
+        "Share of a lesion that the value 2 marks, the mean over lesions of less than 0.1 ml / up to 1 ml / more; then "
+        "the best Dice of the slice with most lesion of each scan, its threshold chosen on the labels.",
+        "",
+        "| method | " + " | ".join([*places, *(f"{place}, largest slice" for place in places)]) + " |",
+        "|---" * (2 * len(places) + 1) + "|",
+        "| *lesions* | " + " | ".join([*(_lesions_of(table, place) for place in places), *[""] * len(places)]) + " |",
+    ]
+    for name in names:
+        rows = {row["place"]: row for row in table if row["method"] == name}
+        cells = [" / ".join(_share(rows[place][f"marked_{size}_at_0.01"]) for size in SIZES_ML) for place in places]
+        cells += [f"{rows[place]['largest_slice_best_dice']:.3f}" for place in places]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _lesions_of(table: Sequence[Mapping], place: str) -> str:
+    """Numbers of lesions of each size in a set; nothing where it has none."""
+    row = next(row for row in table if row["place"] == place)
+    counts = [row[f"lesions_{size}"] for size in SIZES_ML]
+    return " / ".join(map(str, counts)) if any(counts) else ""
+
+
+def _share(value: object) -> str:
+    return "–" if value == "" else f"{value:.2f}"
