@@ -197,26 +197,27 @@ def test_a_gated_part_counts_as_far_as_the_others_stand_out_around(fusion, parts
     methods, raw, path, volume = fusion
     network, shares = parts.parts["flips"], {"flips": 3, "intensity": 1}
     values = [Calibration.fit([raw[name]])(raw[name], capped=False) for name in methods]
-    gated = GatedFusion(methods, path, shares, gated="flips", around=2.0)(volume, network).numpy()
+    gate = {"gated": "flips", "gate": "intensity", "around": 2.0, "own": 0.25}
+    gated = GatedFusion(methods, path, shares, **gate)(volume, network).numpy()
     inside = volume.numpy() > 0
     around = mean_around(values[1][0, 0], inside[0, 0], [2.0] * 2, [GatedFusion.COARSE] * 2)
-    expected = 0.75 * np.sqrt(values[0] * around) + 0.25 * values[1]
+    expected = 0.75 * values[0] ** 0.25 * around**0.75 + 0.25 * values[1]
     np.testing.assert_allclose(gated[inside], expected[inside], atol=1e-3)
     flat = volume.clone()
     flat[..., : volume.shape[-2] // 2, :] *= 0.02  # dark: the intensity finds nothing there, nor around
     plain, gated = (
         method(flat, network).numpy()
-        for method in (Fused(methods, path, shares), GatedFusion(methods, path, shares, gated="flips", around=2.0))
+        for method in (Fused(methods, path, shares), GatedFusion(methods, path, shares, **gate))
     )
     deep = (slice(None), slice(None), slice(None), slice(0, volume.shape[-2] // 2 - 10))
     assert gated[deep].mean() < 0.5 * plain[deep].mean()
 
 
-@pytest.mark.parametrize("wrong", [{"gated": "other", "around": 2.0}, {"gated": "flips", "around": 0.0}])
+@pytest.mark.parametrize("wrong", [{"gated": "other"}, {"gate": "other"}, {"around": 0.0}, {"own": 0.0}, {"own": 1.0}])
 def test_a_gate_that_cannot_be(fusion, wrong):
     methods, _, path, _ = fusion
-    with pytest.raises(ValueError, match=r"other|around 0"):
-        GatedFusion(methods, path, **wrong)
+    with pytest.raises(ValueError, match=r"'other' is none|is no width"):
+        GatedFusion(methods, path, **{"gated": "flips", "gate": "intensity", "around": 2.0, "own": 0.5, **wrong})
 
 
 def test_mean_around_is_of_what_is_inside_alone():

@@ -141,33 +141,36 @@ class Fused(Inferer):
 
 
 class GatedFusion(Fused):
-    """A fusion in which one part counts as far as the voxels around stand out to the others, too.
+    """A fusion in which one part counts as far as another stands out around the voxel, too.
 
     Flips say that anatomy is not as expected, by places of some millimetres; in scans of other hospitals they say it of
-    much that is healthy. Where nothing around looks anomalous otherwise, they count less. The value of the gated part
-    is the geometric mean of its own and of the means of the others around the voxel.
+    much that is healthy. Where the UNet of synthetic lesions sees nothing around, they count less
+    (docs/decisions/0010-gated-flips.md). The value v of the gated part becomes v^own · m^(1 − own), where m is the mean
+    of the values of the other part around the voxel: a weighted geometric mean.
 
     Args:
         args, kwargs: of `Fused`.
-        gated: name of that part.
+        gated: name of the part that is gated.
+        gate: name of the part that gates it.
         around: sigma of the mean, voxels of the model's grid in plane.
+        own: weight of the gated part's own value in the geometric mean, between 0 and 1.
     """
 
     COARSE = 4  # voxels of the model's grid: the mean changes slowly
 
-    def __init__(self, *args: Any, gated: str, around: float, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, gated: str, gate: str, around: float, own: float, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if gated not in self.methods or len(self.methods) < 2:
-            raise ValueError(f"{gated!r} is not one of several methods: {', '.join(self.methods)}")
-        if around <= 0:
-            raise ValueError(f"around {around} is no width")
-        self.gated, self.around = gated, around
+        for name in (gated, gate):
+            if name not in self.methods:
+                raise ValueError(f"{name!r} is none of the methods {', '.join(self.methods)}")
+        if around <= 0 or not 0 < own < 1:
+            raise ValueError(f"around {around} is no width, or own {own} no weight between 0 and 1")
+        self.gated, self.gate, self.around, self.own = gated, gate, around, own
 
     def _join(self, values: Mapping[str, np.ndarray], inside: np.ndarray, organ: np.ndarray) -> np.ndarray:
-        others = [self._around(value, inside, organ) for name, value in values.items() if name != self.gated]
-        product = functools.reduce(np.multiply, others, values[self.gated])
-        gated = product ** np.float32(1 / (1 + len(others)))
-        return super()._join({**values, self.gated: gated}, inside, organ)
+        around = self._around(values[self.gate], inside, organ)
+        own, other = np.float32(self.own), np.float32(1 - self.own)
+        return super()._join({**values, self.gated: values[self.gated] ** own * around**other}, inside, organ)
 
     def _around(self, value: np.ndarray, inside: np.ndarray, organ: np.ndarray) -> np.ndarray:
         volumes = np.zeros(inside.shape, np.float32)
