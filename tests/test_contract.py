@@ -128,6 +128,16 @@ def test_one_preprocessing_everywhere():
     assert (fine.size, fine.spacing, fine.slice_spacing, fine.source_key) == grids[0]
 
 
+@pytest.mark.parametrize("contrast", ["t1w", "t2w"])
+def test_fusions_of_all_contrasts_are_finished_and_checked_alike(contrast):
+    """They have parts of their own, and no gate; what is not about parts is that of the main job."""
+    main, ours = read("inference")["inferer"], read(contrast)["inferer"]
+    parts = {"_target_", "methods", "shares", "gated", "gate", "around", "own"}
+    assert {key: one for key, one in ours.items() if key not in parts} == {
+        key: one for key, one in main.items() if key not in parts
+    }
+
+
 def test_configs_are_made_from_their_parts():
     """What people run is what `make configs` writes from configs/recipes and configs/parts."""
     made = dict(compose())
