@@ -127,10 +127,16 @@ T1W = Modality(
 T2W = Modality(
     name="t2w",
     config="t2w.json",
-    layout="bids_lesion",
-    split="small_lesions.json",
+    layout="bids",
+    split="healthy_t2w.json",
     suffix="T2w",
     series="t2(?!.?(\\*|flair|star))",
+    described={
+        "task": "Unsupervised anomaly mapping of brain MRI, T2w",
+        "description": "Finds what is not normal in a T2w scan of the brain, learned from healthy scans alone.",
+        "data_source": "SIAT, CBICA, TCGA-LGG (Buda et al. 2019), ds002748, IXI, see docs/data_license.txt",
+        "image_classes": "T2w scans of the brain",
+    },
 )
 OCT = Modality(
     name="oct",

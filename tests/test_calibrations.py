@@ -15,12 +15,26 @@ from bundle.modalities import DEFAULT, MODALITIES
 from bundle.pipeline.job import Job
 from bundle.scoring.calibration import RAW_UNITS, UNITS
 from bundle.transforms.head import free_slices
-from tests.conftest import data_folder
+from tests.conftest import ROOT, data_folder
 
+SPLITS = ROOT / "configs" / "splits"
 PAIRS = [(m.name, method) for m in MODALITIES.values() for method in (DEFAULT, *m.methods) if m.calibrates(method)]
 #: Patients of the test part that are asked, few slices each, and how far the mean over them may be from 1 %.
-PATIENTS = {"flair": 4, "t1w": 4, "oct": None}
+PATIENTS = {"flair": 4, "t1w": 4, "t2w": 3, "oct": None}
 FACTOR = 3.5
+
+
+def _tested(folder, known, layout=None, split=None):
+    return training_cases(data_folder(folder), "test", layout or known.layout, split or known.split_path, known.suffix)
+
+
+TESTED = {
+    "flair": lambda known: _tested("brain_lgg", known),
+    "t1w": lambda known: _tested("brain_lgg", known),
+    # All healthy volunteers of T2w trained or calibrated: elderly people of another place.
+    "t2w": lambda known: _tested("brain_wml10", known, "bids_lesion", SPLITS / "small_lesions.json"),
+    "oct": lambda known: _tested("oct", known),
+}
 
 
 @pytest.mark.parametrize(("modality", "method"), PAIRS)
@@ -36,9 +50,8 @@ def test_the_table_fits(modality, method):
 @pytest.mark.parametrize(("modality", "method"), PAIRS)
 def test_the_promised_rate_holds_on_other_patients(modality, method):
     """Of healthy tissue about 1 % is above 2, on patients who neither trained nor calibrated."""
-    root = data_folder("oct" if modality == "oct" else "brain_lgg")
     known = MODALITIES[modality]
-    cases = training_cases(root, "test", known.layout, known.split_path, known.suffix)
+    cases = TESTED[modality](known)
     cases = sorted(cases, key=lambda case: nib.load(case["image"]).shape[2] if known.axial else 0)
     job = Job(known.configs(method), precision="float32")
     above, voxels = 0, 0

@@ -51,7 +51,8 @@ def test_methods_for_machines(capsys):
     rows = {row["modality"]: row for row in json.loads(capsys.readouterr().out)["modalities"]}
     assert rows["flair"]["methods"][0] == "default"
     assert "masked_bernoulli" in rows["oct"]["methods"]
-    assert rows["t1w"]["weights"] and not rows["t2w"]["weights"]
+    assert all(rows[name]["weights"] for name in ("flair", "t1w", "t2w", "oct"))
+    assert rows["t2w"]["methods"] == ["default"]
 
 
 def test_evaluate_writes_the_table_of_its_protocol(tmp_path):

@@ -130,9 +130,9 @@ def test_one_preprocessing_everywhere():
 
 @pytest.mark.parametrize("contrast", ["t1w", "t2w"])
 def test_fusions_of_all_contrasts_are_finished_and_checked_alike(contrast):
-    """They have parts of their own, and no gate; what is not about parts is that of the main job."""
+    """They have parts of their own, and join them as suits them; what is not about that is as in the main job."""
     main, ours = read("inference")["inferer"], read(contrast)["inferer"]
-    parts = {"_target_", "methods", "shares", "gated", "gate", "around", "own"}
+    parts = {"_target_", "methods", "shares", "gated", "gate", "around", "own", "rise", "fall", "outside"}
     assert {key: one for key, one in ours.items() if key not in parts} == {
         key: one for key, one in main.items() if key not in parts
     }

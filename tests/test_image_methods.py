@@ -18,6 +18,7 @@ from bundle.methods.likelihood import BitLikelihood
 from bundle.methods.masked_bernoulli import SliceNoise
 from bundle.methods.mdps import Mdps, feature_distance, guided_noise, posterior_sample
 from bundle.methods.structured_flips import StructuredFlips
+from bundle.methods.windowed import WindowedFusion, intensity_window
 from bundle.networks.fused_network import FusedNetwork, load_parts
 from bundle.networks.slice_unet import SliceUNet
 from bundle.scoring.calibration import Calibration, write_calibration
@@ -218,6 +219,43 @@ def test_a_gate_that_cannot_be(fusion, wrong):
     methods, _, path, _ = fusion
     with pytest.raises(ValueError, match=r"'other' is none|is no width"):
         GatedFusion(methods, path, **{"gated": "flips", "gate": "intensity", "around": 2.0, "own": 0.5, **wrong})
+
+
+def test_a_windowed_fusion_counts_less_outside_its_window(fusion, parts):
+    methods, _, path, volume = fusion
+    network = parts.parts["flips"]
+    gate = {"gated": "flips", "gate": "intensity", "around": 2.0, "own": 0.5}
+    window = {"rise": (1.1, 1.3), "fall": (0.8, 1.0), "outside": 0.25}
+    plain = GatedFusion(methods, path, **gate)(volume, network).numpy()
+    found = WindowedFusion(methods, path, **gate, **window)(volume, network).numpy()
+    values, inside = volume.numpy(), volume.numpy() > 0
+    median, fluid = np.median(values[inside]), np.percentile(values[inside], 99)
+    outside = inside & ((values < 1.1 * median) | (values > fluid))
+    within = (values > 1.3 * median) & (values < 0.8 * fluid)
+    assert outside.any() and within.any()
+    np.testing.assert_allclose(found[outside], 0.25 * plain[outside], rtol=1e-5)
+    np.testing.assert_allclose(found[within], plain[within], rtol=1e-5)
+    empty = WindowedFusion(methods, path, **gate, **window)(torch.zeros_like(volume), network)
+    assert not empty.any()
+
+
+def test_an_intensity_window_is_a_trapezium_of_what_the_brain_says():
+    brain = np.ones((10, 10, 10), bool)
+    brain[0] = False
+    volume = np.ones(brain.shape)
+    volume[1, :2] = 4.0  # 20 of 900 voxels are fluid
+    volume[0, 0, :7] = [1.0, 1.5, 2.0, 2.5, 3.2, 3.6, 4.0]
+    window = intensity_window(volume, brain, (1.0, 2.0), (0.8, 1.0))
+    np.testing.assert_allclose(window[0, 0, :7], [0, 0.5, 1, 1, 1, 0.5, 0], atol=1e-6)
+    assert (intensity_window(volume, np.zeros_like(brain), (1.0, 2.0), (0.8, 1.0)) == 1).all()
+
+
+@pytest.mark.parametrize("wrong", [{"rise": (1.5, 1.3)}, {"fall": (1.0, 1.0)}, {"rise": (0.0, 1.0)}, {"outside": 1.5}])
+def test_a_window_that_cannot_be(fusion, wrong):
+    methods, _, path, _ = fusion
+    known = {"gated": "flips", "gate": "intensity", "around": 2.0, "own": 0.5}
+    with pytest.raises(ValueError, match=r"rising bounds|no share"):
+        WindowedFusion(methods, path, **known, **{"rise": (1.1, 1.3), "fall": (0.8, 1.0), "outside": 0.2, **wrong})
 
 
 def test_mean_around_is_of_what_is_inside_alone():

@@ -47,12 +47,13 @@ def test_what_ships_without_a_calibration_says_so():
 
 
 def test_a_contrast_without_weights_says_so(bids_folder, tmp_path, capsys):
+    """As one has it that trains a contrast of its own."""
     for path in list(bids_folder.rglob("*_FLAIR.nii.gz")):
         shutil.copy(path, path.with_name(path.name.replace("FLAIR", "T2w")))
-    config = str(ROOT / "configs" / "t2w.json")
-    assert main(["run", str(bids_folder), str(tmp_path / "out"), "--config", config, "-q"]) == 2
+    asked = ["--config", str(ROOT / "configs" / "t2w.json"), "--set", f"weights={tmp_path / 'mine.pt'}"]
+    assert main(["run", str(bids_folder), str(tmp_path / "out"), *asked, "-q"]) == 2
     said = capsys.readouterr().err
-    assert "t2w" in said
+    assert "mine.pt" in said
     assert "Train first" in said
     assert not (tmp_path / "out").exists()
 

@@ -154,24 +154,26 @@ def test_told_on_real_scans(suffix):
     assert [contrast for contrast, _ in told] == [suffix] * len(cases)
 
 
-def test_flair_and_t1w_of_one_person_get_a_map_each(tmp_path):
-    """By the weights of its contrast each, under names of their own; T2w, which has none, is skipped."""
+def test_the_contrasts_of_one_person_get_a_map_each(tmp_path):
+    """By the weights of its contrast each, under names of their own."""
     from bundle import cli
 
     anat = tmp_path / "in" / "sub-01" / "anat"
-    for contrast in ("FLAIR", "T1w"):
+    contrasts = ("FLAIR", "T1w", "T2w")
+    for contrast in contrasts:
         write_map(anat / f"sub-01_{contrast}.nii.gz", *head_of(contrast), np.float32)
     assert cli.main(["run", str(tmp_path / "in"), str(tmp_path / "out"), "--quiet"]) == 0
     maps = {}
-    for contrast in ("FLAIR", "T1w"):
+    for contrast in contrasts:
         stem = tmp_path / "out" / "sub-01" / "anat" / f"sub-01_mod-{contrast}_desc-anomaly_map"
         maps[contrast] = np.asarray(nib.load(f"{stem}.nii.gz").dataobj)
         said = json.loads(stem.with_name(stem.name + ".json").read_text())
         assert said["settings"]["suffix"] == contrast and said["contrast"][0] == contrast
-    alone = Job([ROOT / "configs" / "inference.json", ROOT / "configs" / "t1w.json"], device="cpu")
-    own = alone({"image": str(anat / "sub-01_T1w.nii.gz"), "name": "own"})["pred"][0].numpy()
-    np.testing.assert_allclose(maps["T1w"], own, atol=1e-3)
-    assert not np.array_equal(maps["T1w"], maps["FLAIR"])
+    for contrast in ("T1w", "T2w"):
+        alone = Job([ROOT / "configs" / "inference.json", ROOT / "configs" / f"{contrast.lower()}.json"], device="cpu")
+        own = alone({"image": str(anat / f"sub-01_{contrast}.nii.gz"), "name": "own"})["pred"][0].numpy()
+        np.testing.assert_allclose(maps[contrast], own, atol=1e-3)
+        assert not np.array_equal(maps[contrast], maps["FLAIR"])
 
 
 def test_a_folder_without_names_is_sorted_by_what_scans_look_like(tmp_path):
@@ -184,14 +186,13 @@ def test_a_folder_without_names_is_sorted_by_what_scans_look_like(tmp_path):
     assert cli.main(["run", str(tmp_path / "in"), str(tmp_path / "out"), "--quiet"]) == 0
     with (tmp_path / "out" / "batch.csv").open() as file:
         rows = {row["name"]: row for row in csv.DictReader(file)}
-    assert [rows[name]["status"] for name in "abc"] == ["done", "done", "skipped"]
-    assert rows["a"]["contrast"] == "FLAIR" and rows["b"]["contrast"] == "T1w"
+    assert [rows[name]["contrast"] for name in "abc"] == ["FLAIR", "T1w", "T2w"]
+    assert [rows[name]["status"] for name in "abc"] == ["done"] * 3
     assert float(rows["a"]["contrast_probability"]) > 0.5
-    assert "looks like T2w" in rows["c"]["reason"]
 
 
 def test_a_mixed_dicom_study_in_one_command(tmp_path):
-    """FLAIR and T1w are mapped by weights of their own; everything else has its row, with the reason."""
+    """Each contrast is mapped by weights of its own; everything else has its row, with the reason."""
     import csv
 
     pytest.importorskip("highdicom")
@@ -206,7 +207,7 @@ def test_a_mixed_dicom_study_in_one_command(tmp_path):
     with (tmp_path / "out" / "batch.csv").open() as file:
         rows = list(csv.DictReader(file))
     done = {row["contrast"] for row in rows if row["status"] == "done"}
-    assert done == {"FLAIR", "T1w"}
+    assert done == {"FLAIR", "T1w", "T2w"}
     skipped = [row["reason"] for row in rows if row["status"] == "skipped"]
-    assert len(skipped) == 3 and all("does not match" in reason for reason in skipped)
-    assert len(list((tmp_path / "out").rglob("*_desc-anomaly_seg.dcm"))) == 2
+    assert len(skipped) == 2 and all("does not match" in reason for reason in skipped)
+    assert len(list((tmp_path / "out").rglob("*_desc-anomaly_seg.dcm"))) == 3

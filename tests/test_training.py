@@ -203,6 +203,7 @@ OVERRIDES = {
     "lesions_t2w": "lesions",
     "denoising": "disyre",
     "denoiser_t1w": "denoiser",
+    "denoiser_t2w": "denoiser",
 }
 #: Split files that the recipe of contrasts reads, by name.
 SPLITS = ("lgg_flair", "elderly_flair", "healthy_t1w", "healthy_t2w", "small_lesions")
@@ -233,7 +234,7 @@ def data_of(bids_folder, tmp_path):
         if recipe.endswith("oct"):
             return {**oct_data(tmp_path), "split": str(split), "synthetic": 2}
         split.write_text(json.dumps({"subjects": {"training": ["sub-00", "sub-01"], "validation": ["sub-02"]}}))
-        if recipe in ("lesions_t2w", "contrast"):
+        if recipe in ("lesions_t2w", "denoiser_t2w", "contrast"):
             for path in list(bids_folder.rglob("*_FLAIR.nii.gz")):
                 shutil.copy(path, path.with_name(path.name.replace("FLAIR", "T2w")))
         if recipe == "contrast":
