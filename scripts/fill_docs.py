@@ -142,6 +142,16 @@ def several_shares() -> str:
     return "\n".join(lines)
 
 
+def planted() -> str:
+    """Small lesions planted into T2w scans."""
+    with (DOCS / "evaluation" / "small_lesions_t2w.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    lines = [f"| method | {rows[0]['patients']} people, pooled | mean of single ones |", "|---|---|---|"]
+    for row in rows:
+        lines.append(f"| {row['method']} | {float(row['auprc']):.3f} | {float(row['auprc_of_single_patients']):.3f} |")
+    return "\n".join(lines)
+
+
 def _file(name: str) -> Callable[[], str]:
     return lambda: (DOCS / name).read_text(encoding="utf-8")
 
@@ -158,6 +168,9 @@ TABLES = {
     "several_shares": several_shares,
     "before_after": _file("evaluation/before_after.md"),
     "t1w": _file("evaluation/t1w.md"),
+    "t2w": _file("evaluation/t2w.md"),
+    "t2w_lesions": _file("evaluation/t2w_lesions.md"),
+    "t2w_planted": planted,
 }
 
 

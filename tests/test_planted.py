@@ -4,7 +4,13 @@
 import numpy as np
 import pytest
 
+from bundle.commands.check_small_lesions import plant
+from bundle.io.nifti import read_scan, write_map
+from bundle.modalities import modality_of
+from bundle.pipeline.job import Job
 from bundle.synthesis.planting import plant_lesions
+from bundle.synthesis.sample import synthetic_head
+from bundle.transforms.mri import to_axial
 
 SPACING = (1.0, 1.0, 5.0)
 
@@ -52,3 +58,26 @@ def test_without_tissue_nothing_is_planted(flat):
     made = plant_lesions(scan, brain, np.zeros(20, bool), SPACING, np.random.RandomState(0))
     assert made.count == 0
     np.testing.assert_array_equal(made.scan, scan)
+
+
+def test_dark_lesions(flat):
+    scan, brain, healthy = flat
+    made = plant_lesions(scan, brain, healthy, SPACING, np.random.RandomState(0), contrast=(-1.5, -0.4))
+    changed = made.scan != scan
+    assert (made.scan <= scan).all() and made.scan.min() == 0, "never below nothing"
+    assert changed[made.lesion].all() and not changed[~brain].any()
+    with pytest.raises(ValueError, match="either sign"):
+        plant_lesions(scan, brain, healthy, SPACING, np.random.RandomState(0), contrast=(-0.5, 0.5))
+
+
+@pytest.mark.parametrize("modality", ["t1w", "t2w"])
+def test_planted_into_other_contrasts(modality, tmp_path):
+    known = modality_of(modality)
+    drawn, _, affine = synthetic_head((80, 92, 14), (2.4, 2.4, 9.0), seed=3, contrast=known.suffix)
+    path = tmp_path / f"sub-1_{known.suffix}.nii.gz"
+    write_map(path, drawn, affine, np.float32)
+    job = Job(known.configs(), check_contrast=False, precision="float32")
+    made = plant({"image": str(path), "name": "sub-1"}, job.preprocessing, 0, tmp_path, known)
+    change = made.intensity - np.maximum(to_axial(read_scan(path))[0].numpy(), 0)
+    assert made.lesion.any()
+    assert (change[made.lesion] < 0).all() if modality == "t1w" else (change[made.lesion] > 0).all()

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How well the maps find small bright lesions: planted into tumour-free slices of real scans, at their own resolution.
+"""How well the maps find small lesions: planted into healthy slices of real scans, at their own resolution.
 
     flipmap check-small-lesions --dataset_dir DATASET --part validation test --output_dir docs/evaluation
 
-Writes ``small_lesions.csv``: average precision over the head of the slices that may hold lesions, map masked, for the
-intensity, structured flips and the default. Lesions are 3 to 11 mm wide, add 20 to 80 % of the brain's median, and lie
-beneath the cortex (`bundle.synthesis.planting`). No label takes part but to leave slices with tumour out.
+Writes ``small_lesions.csv`` (of another contrast ``small_lesions_t2w.csv``): average precision over the head of the
+slices that may hold lesions, map masked, for the intensity, structured flips and the default. Lesions are 3 to 11 mm
+wide, are brighter or darker than tissue as suits the contrast (`PLANTED`), and lie beneath the cortex
+(`bundle.synthesis.planting`). No label takes part but to leave slices with tumour out.
 """
 
 from __future__ import annotations
@@ -26,47 +27,52 @@ from ..evaluation.patients import write_rows
 from ..evaluation.protocol import RAW, MethodScores
 from ..evaluation.scores import Prepared, prepare, score_case
 from ..io.nifti import read_scan, write_map
-from ..methods.intensity import Intensity
+from ..methods.intensity import Darkness, Intensity
+from ..modalities import Modality, modality_of
 from ..paths import bundle_root
 from ..synthesis.planting import plant_lesions
 from ..transforms.mri import to_axial
 
 __all__ = ["add_arguments", "run"]
 
-CONFIGS = Path(bundle_root()) / "configs"
-SPLIT = CONFIGS / "splits" / "lgg_flair.json"
 FLIPS = "structured_flips"
+#: Modality → what a lesion adds, least and most, in multiples of the brain's median.
+PLANTED = {"flair": (0.2, 0.8), "t1w": (-0.6, -0.2), "t2w": (0.4, 1.4)}
 
 
-def plant(case: dict, preprocessing: Callable, seed: int, folder: Path) -> Prepared | None:
+def plant(case: dict, preprocessing: Callable, seed: int, folder: Path, modality: Modality) -> Prepared | None:
     """A case with lesions in its healthy slices, which alone count, prepared like any scan; None where none fits."""
     known, scan = prepare(case, preprocessing), to_axial(read_scan(case["image"]))
     spacing = [float(s) for s in scan.pixdim]
     rng = np.random.RandomState(seed)
-    made = plant_lesions(np.maximum(known.intensity, 0), known.brain, known.healthy, spacing, rng)
+    contrast = PLANTED[modality.name]
+    made = plant_lesions(np.maximum(known.intensity, 0), known.brain, known.healthy, spacing, rng, contrast=contrast)
     if not made.count:
         return None
-    paths = {"image": folder / "scan_FLAIR.nii.gz", "label": folder / "lesion.nii.gz"}
+    paths = {"image": folder / f"scan_{modality.suffix}.nii.gz", "label": folder / "lesion.nii.gz"}
     for path, values, dtype in zip(paths.values(), (made.scan, made.lesion), (np.float32, np.uint8), strict=True):
         write_map(path, values, np.asarray(scan.affine), dtype)
     again = prepare({"name": case["name"], **paths}, preprocessing)
     return dataclasses.replace(again, head=again.head & known.healthy[None, None], healthy=known.healthy)
 
 
-def score(dataset_dir: str, part: str, parser: ConfigParser) -> dict[str, MethodScores]:
+def score(dataset_dir: str, part: str, parser: ConfigParser, modality: Modality) -> dict[str, MethodScores]:
     """What is kept of each method over the patients of a part."""
+    plain = Intensity if PLANTED[modality.name][1] > 0 else Darkness
+    name_of_plain = plain.__name__.lower()
     network, preprocessing, device = (parser.get_parsed_content(k) for k in ("network", "preprocessing", "device"))
     default = parser.get_parsed_content("inferer")
     methods = {
-        "intensity on the model's grid": Intensity(),
-        "intensity, smoothed": Intensity(smoothing=2.0, across=0.7),
-        "structured flips, and mirrored": default.methods[FLIPS],
+        f"{name_of_plain} on the model's grid": plain(),
+        f"{name_of_plain}, smoothed": plain(smoothing=2.0, across=0.7),
+        "structured flips": default.methods[FLIPS],
         "default": default,
     }
     kept = {name: MethodScores() for name in (RAW, *methods)}
     with tempfile.TemporaryDirectory() as folder:
-        for seed, one in enumerate(tqdm(training_cases(dataset_dir, part, "bids_lesion", SPLIT), disable=None)):
-            case = plant(one, preprocessing, seed, Path(folder))
+        cases = training_cases(dataset_dir, part, modality.layout, modality.split_path, modality.suffix)
+        for seed, one in enumerate(tqdm(cases, disable=None)):
+            case = plant(one, preprocessing, seed, Path(folder), modality)
             if case is None:
                 print(f"{one['name']}: no slice to plant lesions in")
                 continue
@@ -102,14 +108,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--part", nargs="+", default=["validation", "test"], help="of the split (default: validation test)"
     )
     parser.add_argument("--output_dir", type=Path, default=Path(), help="folder of the table (default: this one)")
+    parser.add_argument("--modality", choices=PLANTED, default="flair", help="contrast (default: %(default)s)")
 
 
 def run(options: argparse.Namespace) -> None:
     parser = ConfigParser()
-    parser.read_config(CONFIGS / "inference.json")
+    modality = modality_of(options.modality)
+    parser.read_config([str(path) for path in modality.configs()])
     parser.update({"bundle_root": bundle_root()})
-    rows = [row for part in options.part for row in rows_of(part, score(options.dataset_dir, part, parser))]
+    rows = [row for part in options.part for row in rows_of(part, score(options.dataset_dir, part, parser, modality))]
     options.output_dir.mkdir(parents=True, exist_ok=True)
-    write_rows(options.output_dir / "small_lesions.csv", rows)
+    name = "small_lesions" if modality.name == "flair" else f"small_lesions_{modality.name}"
+    write_rows(options.output_dir / f"{name}.csv", rows)
     for row in rows:
         print(row)

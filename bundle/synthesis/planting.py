@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small bright lesions planted into healthy slices of real scans, at the scan's own resolution: a stand-in for diseases
-of which there are no labels, such as white matter lesions, through everything that a scan goes through.
+"""Small lesions, bright or dark, planted into healthy slices of real scans, at the scan's own resolution: a stand-in
+for diseases of which there are no labels, such as white matter lesions, through everything that a scan goes through.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def plant_lesions(
     diameter_mm: tuple[float, float] = (3.0, 11.0),
     contrast: tuple[float, float] = (0.2, 0.8),
 ) -> Planted:
-    """Lay ellipsoids over the deep tissue of healthy slices, each brighter than it by its own amount.
+    """Lay ellipsoids over the deep tissue of healthy slices, each brighter, or darker, than it by its own amount.
 
     Args:
         scan: (X, Y, Z), not negative, Z across axial slices.
@@ -55,11 +55,17 @@ def plant_lesions(
         rng: source of everything random.
         count: of lesions, least and one more than most.
         diameter_mm: least and most; every order of size is as likely.
-        contrast: what a lesion adds, least and most, in multiples of the brain's median.
+        contrast: what a lesion adds, least and most, in multiples of the brain's median; below zero for dark ones.
 
     Returns:
         the scan as it was, with a count of 0, where there is no such tissue.
+
+    Raises:
+        ValueError: on contrasts of either sign at once.
     """
+    if contrast[0] < 0 < contrast[1]:
+        raise ValueError(f"contrast {list(contrast)} is of either sign; plant bright and dark ones apart")
+    stronger = np.maximum if contrast[1] > 0 else np.minimum
     median = float(np.median(scan[brain])) if brain.any() else 0.0
     allowed = brain & np.asarray(healthy)[None, None]
     smooth = ndimage.gaussian_filter(scan, [SMOOTH_MM / s if s < 2 * SMOOTH_MM else 0 for s in spacing])
@@ -74,8 +80,8 @@ def plant_lesions(
         centre, diameter = places[rng.randint(len(places))], np.exp(rng.uniform(*np.log(diameter_mm)))
         box, inside = _ellipsoid(scan.shape, centre, diameter / 2, spacing, rng)
         share[box] = np.maximum(share[box], inside)
-        added[box] = np.maximum(added[box], inside * rng.uniform(*contrast))
-    return Planted(scan + added * allowed * median, (share >= 0.5) & allowed, number)
+        added[box] = stronger(added[box], inside * rng.uniform(*contrast))
+    return Planted(np.maximum(scan + added * allowed * median, 0), (share >= 0.5) & allowed, number)
 
 
 def _ellipsoid(
