@@ -38,7 +38,7 @@ COMMANDS = {
     "choose-settings": "try settings of the methods on synthetic anomalies",
     "check-brain-mask": "measure the brain mask",
     "check-contrast": "count how often the contrast of a scan is told right",
-    "check-small-lesions": "measure small bright lesions planted into healthy slices",
+    "check-small-lesions": "measure small lesions planted into healthy slices",
     "check-stripping": "measure how stripped heads are told from whole ones",
 }
 

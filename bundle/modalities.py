@@ -130,7 +130,7 @@ T2W = Modality(
     layout="bids",
     split="healthy_t2w.json",
     suffix="T2w",
-    series="t2(?!.?(\\*|flair|star))",
+    series=r"^(?!.*(flair|dark.?fluid|tirm|stir|map|diff|dwi|dti|trace|adc|star|\*)).*t2",  # neither FLAIR nor T2*
     described={
         "task": "Unsupervised anomaly mapping of brain MRI, T2w",
         "description": "Finds what is not normal in a T2w scan of the brain, learned from healthy scans alone.",

@@ -476,7 +476,7 @@ def test_dicom_in_the_command(tmp_path, head):
     write_map(root / "a.nii.gz", scan, affine, np.int16)
     dicom_files.write_series(root / "DOE^JANE" / "1", scan, oblique(affine), SeriesNumber=1)
     dicom_files.write_series(root / "DOE^JANE" / "2", scan, affine, lambda i, z: z != 5, SeriesNumber=2)
-    dicom_files.write_series(root / "DOE^JANE" / "3", scan, affine, SeriesDescription="T2 tra", SeriesNumber=3)
+    dicom_files.write_series(root / "DOE^JANE" / "3", scan, affine, SeriesDescription="DWI tra", SeriesNumber=3)
     good, gap, other = find_series(root)
 
     assert main(["run", str(root), str(output), "-q", "--set", "precision=float32"]) == 1

@@ -18,7 +18,7 @@ from bundle.methods.likelihood import BitLikelihood
 from bundle.methods.masked_bernoulli import SliceNoise
 from bundle.methods.mdps import Mdps, feature_distance, guided_noise, posterior_sample
 from bundle.methods.structured_flips import StructuredFlips
-from bundle.methods.windowed import WindowedFusion, intensity_window
+from bundle.methods.windowed import WindowedFusion
 from bundle.networks.fused_network import FusedNetwork, load_parts
 from bundle.networks.slice_unet import SliceUNet
 from bundle.scoring.calibration import Calibration, write_calibration
@@ -221,41 +221,60 @@ def test_a_gate_that_cannot_be(fusion, wrong):
         GatedFusion(methods, path, **{"gated": "flips", "gate": "intensity", "around": 2.0, "own": 0.5, **wrong})
 
 
+GATE = {"gated": "flips", "gate": "intensity", "around": 2.0, "own": 0.5}
+WINDOW = {"rise": (1.1, 1.3), "fall": (0.8, 1.0), "outside": 0.25, "fluid_least": 0.0}
+
+
 def test_a_windowed_fusion_counts_less_outside_its_window(fusion, parts):
+    """Two volumes at once, each with bright voxels outside of the brain, which say nothing about its fluid."""
     methods, _, path, volume = fusion
     network = parts.parts["flips"]
-    gate = {"gated": "flips", "gate": "intensity", "around": 2.0, "own": 0.5}
-    window = {"rise": (1.1, 1.3), "fall": (0.8, 1.0), "outside": 0.25}
-    plain = GatedFusion(methods, path, **gate)(volume, network).numpy()
-    found = WindowedFusion(methods, path, **gate, **window)(volume, network).numpy()
-    values, inside = volume.numpy(), volume.numpy() > 0
-    median, fluid = np.median(values[inside]), np.percentile(values[inside], 99)
-    outside = inside & ((values < 1.1 * median) | (values > fluid))
-    within = (values > 1.3 * median) & (values < 0.8 * fluid)
-    assert outside.any() and within.any()
-    np.testing.assert_allclose(found[outside], 0.25 * plain[outside], rtol=1e-5)
-    np.testing.assert_allclose(found[within], plain[within], rtol=1e-5)
-    empty = WindowedFusion(methods, path, **gate, **window)(torch.zeros_like(volume), network)
+    volumes = torch.cat([volume, 0.5 * volume])
+    depth = (volume[0, 0] > 0).numpy().astype(np.float16)
+    depth[: depth.shape[0] // 3] = 0
+    volumes[:, :, : depth.shape[0] // 3] *= 3
+    scans = MetaTensor(volumes, meta={DEPTH: torch.from_numpy(depth)})
+    plain, found = (
+        method(scans, network)
+        for method in (GatedFusion(methods, path, **GATE), WindowedFusion(methods, path, **GATE, **WINDOW))
+    )
+    assert isinstance(found, MetaTensor) and found.shape == volumes.shape
+    for values, before, after in zip(volumes[:, 0].numpy(), plain[:, 0].numpy(), found[:, 0].numpy(), strict=True):
+        brain = (values > 0) & (depth > 0)
+        median, fluid = np.median(values[brain]), np.percentile(values[brain], 99)
+        outside = (values > 0) & ((values < 1.1 * median) | (values > fluid))
+        within = (values > 1.3 * median) & (values < 0.8 * fluid)
+        assert outside.any() and within.any()
+        np.testing.assert_allclose(after[outside], 0.25 * before[outside], rtol=1e-5)
+        np.testing.assert_allclose(after[within], before[within], rtol=1e-5)
+    empty = WindowedFusion(methods, path, **GATE, **WINDOW)(torch.zeros_like(volume), network)
     assert not empty.any()
 
 
-def test_an_intensity_window_is_a_trapezium_of_what_the_brain_says():
+def test_the_window_is_a_trapezium_of_what_the_brain_says(fusion):
+    methods, _, path, _ = fusion
     brain = np.ones((10, 10, 10), bool)
     brain[0] = False
     volume = np.ones(brain.shape)
     volume[1, :2] = 4.0  # 20 of 900 voxels are fluid
     volume[0, 0, :7] = [1.0, 1.5, 2.0, 2.5, 3.2, 3.6, 4.0]
-    window = intensity_window(volume, brain, (1.0, 2.0), (0.8, 1.0))
-    np.testing.assert_allclose(window[0, 0, :7], [0, 0.5, 1, 1, 1, 0.5, 0], atol=1e-6)
-    assert (intensity_window(volume, np.zeros_like(brain), (1.0, 2.0), (0.8, 1.0)) == 1).all()
+    bounds = {**WINDOW, "rise": (1.0, 2.0)}
+    window = WindowedFusion(methods, path, **GATE, **bounds).window
+    np.testing.assert_allclose(window(volume, brain)[0, 0, :7], [0, 0.5, 1, 1, 1, 0.5, 0], atol=1e-6)
+    assert (window(volume, np.zeros_like(brain)) == 1).all()
+    volume[1] = 1.0  # no fluid in the field of view: grey matter must not stand for it
+    guarded = WindowedFusion(methods, path, **GATE, **{**bounds, "fluid_least": 4.0}).window
+    assert window(volume, brain)[0, 0, 2] == 0
+    np.testing.assert_allclose(guarded(volume, brain)[0, 0, :7], [0, 0.5, 1, 1, 1, 0.5, 0], atol=1e-6)
 
 
-@pytest.mark.parametrize("wrong", [{"rise": (1.5, 1.3)}, {"fall": (1.0, 1.0)}, {"rise": (0.0, 1.0)}, {"outside": 1.5}])
+@pytest.mark.parametrize(
+    "wrong", [{"rise": (1.5, 1.3)}, {"fall": (1.0, 1.0)}, {"rise": (0.0, 1.0)}, {"rise": (1.0,)}, {"outside": 1.5}]
+)
 def test_a_window_that_cannot_be(fusion, wrong):
     methods, _, path, _ = fusion
-    known = {"gated": "flips", "gate": "intensity", "around": 2.0, "own": 0.5}
     with pytest.raises(ValueError, match=r"rising bounds|no share"):
-        WindowedFusion(methods, path, **known, **{"rise": (1.1, 1.3), "fall": (0.8, 1.0), "outside": 0.2, **wrong})
+        WindowedFusion(methods, path, **GATE, **{**WINDOW, **wrong})
 
 
 def test_mean_around_is_of_what_is_inside_alone():

@@ -18,6 +18,7 @@ from bundle.synthesis.lesions import (
 )
 from bundle.synthesis.painted_labels import RandPaintLabelsd
 from bundle.synthesis.scanner import RandMarginsd
+from bundle.synthesis.ventricles import RandLargeVentriclesd
 from bundle.training.inferers import LesionLoss, SliceScore
 from bundle.training.mixed_slices import MixedSlices
 from bundle.training.slices import SliceDataset
@@ -193,3 +194,22 @@ def test_validation_counts_the_organ_alone():
     scores = SliceScore(SyntheticLesions(precision="float32"), masked=True)(slices, network)
     assert not scores[:, 0][slices[:, 1] == 0].any()
     assert (scores[:, 0][slices[:, 1] > 0] > 0).all()
+
+
+@pytest.mark.parametrize("bright", [False, True])
+def test_large_ventricles(slice_of_brain, bright):
+    """Fluid takes more room, as dark or bright as it was; the surface of the brain stays where it is."""
+    image, brain = slice_of_brain["image"], slice_of_brain["brain"]
+    if bright:
+        image = torch.where(image == 0.05, torch.tensor(0.9), image)
+    fluid = image[0, 80, 90]
+    make = RandLargeVentriclesd("image", prob=1.0, grow=9.0, bright_fluid=bright)
+    make.set_random_state(seed=0)
+    made = make({"image": image, "brain": brain})["image"]
+    before, after = (torch.isclose(one, fluid, atol=0.02) for one in (image, made))
+    assert after.sum() > 1.2 * before.sum()
+    assert (after | ~before).all(), "what was fluid stays fluid"
+    outside = brain == 0
+    torch.testing.assert_close(made[outside], image[outside])
+    never = RandLargeVentriclesd("image", prob=0.0, bright_fluid=bright)
+    torch.testing.assert_close(never({"image": image, "brain": brain})["image"], image)

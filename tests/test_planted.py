@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Planted lesions: of the size, brightness and place that was asked for, and nothing else of the scan changes."""
 
+import csv
+
 import numpy as np
 import pytest
 
+from bundle.cli import main
 from bundle.commands.check_small_lesions import plant
 from bundle.io.nifti import read_scan, write_map
 from bundle.modalities import modality_of
@@ -66,12 +69,13 @@ def test_dark_lesions(flat):
     changed = made.scan != scan
     assert (made.scan <= scan).all() and made.scan.min() == 0, "never below nothing"
     assert changed[made.lesion].all() and not changed[~brain].any()
-    with pytest.raises(ValueError, match="either sign"):
-        plant_lesions(scan, brain, healthy, SPACING, np.random.RandomState(0), contrast=(-0.5, 0.5))
+    for wrong in ((-0.5, 0.5), (0.5, -0.5), (0.5, 0.2)):
+        with pytest.raises(ValueError, match="either sign"):
+            plant_lesions(scan, brain, healthy, SPACING, np.random.RandomState(0), contrast=wrong)
 
 
-@pytest.mark.parametrize("modality", ["t1w", "t2w"])
-def test_planted_into_other_contrasts(modality, tmp_path):
+@pytest.mark.parametrize(("modality", "sign"), [("t1w", -1), ("t2w", 1)])
+def test_planted_into_other_contrasts(modality, sign, tmp_path):
     known = modality_of(modality)
     drawn, _, affine = synthetic_head((80, 92, 14), (2.4, 2.4, 9.0), seed=3, contrast=known.suffix)
     path = tmp_path / f"sub-1_{known.suffix}.nii.gz"
@@ -80,4 +84,19 @@ def test_planted_into_other_contrasts(modality, tmp_path):
     made = plant({"image": str(path), "name": "sub-1"}, job.preprocessing, 0, tmp_path, known)
     change = made.intensity - np.maximum(to_axial(read_scan(path))[0].numpy(), 0)
     assert made.lesion.any()
-    assert (change[made.lesion] < 0).all() if modality == "t1w" else (change[made.lesion] > 0).all()
+    assert (sign * change[made.lesion] > 0).all()
+
+
+def test_a_table_of_another_contrast(tmp_path, capsys):
+    """The parts that the split fills; a row a method, of the sign that suits the contrast."""
+    drawn, _, affine = synthetic_head((80, 92, 14), (2.4, 2.4, 9.0), seed=3, contrast="T2w")
+    write_map(tmp_path / "in" / "sub-siat5" / "anat" / "sub-siat5_T2w.nii.gz", drawn, affine, np.float32)
+    arguments = ["check-small-lesions", "--modality", "t2w", "--dataset_dir", str(tmp_path / "in")]
+    assert main([*arguments, "--output_dir", str(tmp_path / "out")]) == 0
+    with (tmp_path / "out" / "small_lesions_t2w.csv").open() as file:
+        rows = {row["method"]: row for row in csv.DictReader(file)}
+    assert {row["part"] for row in rows.values()} == {"validation"}
+    assert list(rows) == [
+        *("raw intensity", "intensity on the model's grid", "intensity, smoothed", "structured flips", "default")
+    ]
+    assert all(0 < float(row["auprc"]) < 1 for row in rows.values())

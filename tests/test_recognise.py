@@ -191,6 +191,36 @@ def test_a_folder_without_names_is_sorted_by_what_scans_look_like(tmp_path):
     assert float(rows["a"]["contrast_probability"]) > 0.5
 
 
+@pytest.mark.parametrize(
+    ("description", "contrast"),
+    [
+        ("AX FLAIR", "FLAIR"),
+        ("t2_tirm_tra_dark-fluid", "FLAIR"),
+        ("AX T2 TSE FLAIR", "FLAIR"),
+        ("t2_space_dark-fluid_sag", "FLAIR"),
+        ("SAG T1 MPRAGE", "T1w"),
+        ("AX T1 POST GD", None),
+        ("AX T2 TSE", "T2w"),
+        ("t2_tse_tra_fs", "T2w"),
+        ("T2* GRE", None),
+        ("AX T2 STAR", None),
+        ("T2 map", None),
+        ("ep2d_diff_t2", None),
+        ("AX DWI", None),
+    ],
+)
+def test_the_description_of_a_series_says_its_contrast(description, contrast):
+    """Which series are mapped at all, and whose weights are asked first."""
+    from bundle.io.dicom import DicomSeries
+    from bundle.pipeline.contrasts import job_of_any_contrast
+
+    job = job_of_any_contrast()
+    series = DicomSeries("1.2", (), description)
+    assert series.matches(job.series) == (contrast is not None)
+    if contrast is not None:
+        assert (job._named({"image": series}) or job).settings["suffix"] == contrast
+
+
 def test_a_mixed_dicom_study_in_one_command(tmp_path):
     """Each contrast is mapped by weights of its own; everything else has its row, with the reason."""
     import csv

@@ -3,18 +3,19 @@
 
     flipmap check-small-lesions --dataset_dir DATASET --part validation test --output_dir docs/evaluation
 
-Writes ``small_lesions.csv`` (of another contrast ``small_lesions_t2w.csv``): average precision over the head of the
-slices that may hold lesions, map masked, for the intensity, structured flips and the default. Lesions are 3 to 11 mm
-wide, are brighter or darker than tissue as suits the contrast (`PLANTED`), and lie beneath the cortex
-(`bundle.synthesis.planting`). No label takes part but to leave slices with tumour out.
+Writes ``small_lesions.csv``, of another contrast ``small_lesions_t1w.csv`` or ``small_lesions_t2w.csv``: average
+precision over the head of the slices that may hold lesions, map masked, for the intensity, structured flips and the
+default. Lesions are 3 to 11 mm wide, brighter or darker than tissue as suits the contrast (`PLANTED`), and lie beneath
+the cortex (`bundle.synthesis.planting`). No label takes part but to leave slices with tumour out.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -56,27 +57,26 @@ def plant(case: dict, preprocessing: Callable, seed: int, folder: Path, modality
     return dataclasses.replace(again, head=again.head & known.healthy[None, None], healthy=known.healthy)
 
 
-def score(dataset_dir: str, part: str, parser: ConfigParser, modality: Modality) -> dict[str, MethodScores]:
-    """What is kept of each method over the patients of a part."""
-    plain = Intensity if PLANTED[modality.name][1] > 0 else Darkness
-    name_of_plain = plain.__name__.lower()
+def score(cases: Sequence[dict], parser: ConfigParser, modality: Modality) -> dict[str, MethodScores]:
+    """What is kept of each method over some cases; of the plain intensity, the sign that suits what is planted."""
+    bright = PLANTED[modality.name][1] > 0
+    plain, of_plain, raw = (Intensity, "intensity", RAW) if bright else (Darkness, "darkness", "raw darkness")
     network, preprocessing, device = (parser.get_parsed_content(k) for k in ("network", "preprocessing", "device"))
     default = parser.get_parsed_content("inferer")
     methods = {
-        f"{name_of_plain} on the model's grid": plain(),
-        f"{name_of_plain}, smoothed": plain(smoothing=2.0, across=0.7),
+        f"{of_plain} on the model's grid": plain(),
+        f"{of_plain}, smoothed": plain(smoothing=2.0, across=0.7),
         "structured flips": default.methods[FLIPS],
         "default": default,
     }
-    kept = {name: MethodScores() for name in (RAW, *methods)}
+    kept = {name: MethodScores() for name in (raw, *methods)}
     with tempfile.TemporaryDirectory() as folder:
-        cases = training_cases(dataset_dir, part, modality.layout, modality.split_path, modality.suffix)
         for seed, one in enumerate(tqdm(cases, disable=None)):
             case = plant(one, preprocessing, seed, Path(folder), modality)
             if case is None:
                 print(f"{one['name']}: no slice to plant lesions in")
                 continue
-            kept[RAW].add(case, case.intensity, 0.0)
+            kept[raw].add(case, case.intensity if bright else case.intensity.max() - case.intensity, 0.0)
             for name, method in methods.items():
                 result = score_case(case, method, network, preprocessing, device)
                 kept[name].add(case, result.scores, result.seconds)
@@ -103,9 +103,11 @@ def rows_of(part: str, kept: dict[str, MethodScores]) -> list[dict]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--dataset_dir", required=True, help="BIDS root with lesion masks")
     parser.add_argument(
-        "--part", nargs="+", default=["validation", "test"], help="of the split (default: validation test)"
+        "--dataset_dir", required=True, help="BIDS root: with lesion masks, or for t2w of healthy people"
+    )
+    parser.add_argument(
+        "--part", nargs="+", help="of the split (default: validation and test, where the split has people there)"
     )
     parser.add_argument("--output_dir", type=Path, default=Path(), help="folder of the table (default: this one)")
     parser.add_argument("--modality", choices=PLANTED, default="flair", help="contrast (default: %(default)s)")
@@ -116,7 +118,11 @@ def run(options: argparse.Namespace) -> None:
     modality = modality_of(options.modality)
     parser.read_config([str(path) for path in modality.configs()])
     parser.update({"bundle_root": bundle_root()})
-    rows = [row for part in options.part for row in rows_of(part, score(options.dataset_dir, part, parser, modality))]
+    split = json.loads(modality.split_path.read_text(encoding="utf-8"))["subjects"]
+    parts = options.part or [part for part in ("validation", "test") if split[part]]
+    asked = (modality.layout, modality.split_path, modality.suffix)
+    cases = {part: training_cases(options.dataset_dir, part, *asked) for part in parts}
+    rows = [row for part in parts for row in rows_of(part, score(cases[part], parser, modality))]
     options.output_dir.mkdir(parents=True, exist_ok=True)
     name = "small_lesions" if modality.name == "flair" else f"small_lesions_{modality.name}"
     write_rows(options.output_dir / f"{name}.csv", rows)

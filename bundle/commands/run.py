@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--contrast",
         metavar="SUFFIX",
-        help="contrast of the scans, FLAIR or T1w; by default each goes to the weights of the contrast that it has",
+        help="contrast of the scans, FLAIR, T1w or T2w; by default each goes to the weights of its own",
     )
     parser.add_argument(
         "--apart", action="store_true", help="no further map of all contrasts of a head that has several"

@@ -68,7 +68,7 @@ def calibrate(
 
     Args:
         dataset_dir: of the scans.
-        modality: flair or oct.
+        modality: of `bundle.modalities.MODALITIES`.
         only: methods, `DEFAULT` for the default; by default all that have a calibration.
         split: split file; by default that of the modality.
         percentile: see `Calibration.fit`.

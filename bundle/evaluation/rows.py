@@ -23,7 +23,7 @@ def load_rows(rows: Mapping[str, Mapping], modality: str = "flair", **settings: 
     Args:
         rows: name → ``method`` (a name from configs/methods; the default without one) and ids of its config that differ
             from the shipped one. A row without any is the shipped method, and its calibration must fit it.
-        modality: flair or oct.
+        modality: of `bundle.modalities.MODALITIES`.
         settings: ids that all rows share.
 
     Raises:

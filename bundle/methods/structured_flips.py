@@ -33,8 +33,8 @@ class StructuredFlips(SliceMethod[AnomalyNetwork]):
         score_with: ``flips`` for the mean flip probability of the bits at a place; a name from
             `bundle.scoring.differences.DIFFERENCES` for D(z) against D(|z − f|); ``both`` for the geometric mean of
             flips and ``distance``.
-        distance: the difference that ``both`` takes: ``absolute``; ``brighter`` for what is brighter than its
-            restoration, since flips also mark fluid that is darker than any in training; ``mostly_brighter``.
+        distance: the difference that ``both`` takes: ``absolute``, or ``brighter`` for what is brighter than its
+            restoration, since flips also mark fluid that is darker than any in training.
         mirrored: average with the map of the slice mirrored left to right.
         shifts: average over copies shifted by so many pixels along both axes, and back. A place of the code is several
             pixels wide; shifts by parts of it make the map finer.

@@ -12,6 +12,7 @@ from typing import Any
 from monai.data import MetaTensor
 
 from ..errors import ContrastError, WeightsError, cause_of
+from ..io.dicom import DicomSeries
 from ..modalities import DEFAULT, FLAIR, MODALITIES, Modality
 from ..paths import default_config
 from ..transforms.mri import contrast_by_name
@@ -55,8 +56,8 @@ def job_of_any_contrast(**settings: Any) -> Job:
 
 
 class ContrastJob(Job):
-    """A job, and beside it those of other contrasts. The name of a file says which is asked first; what the scan looks
-    like says which is asked instead.
+    """A job, and beside it those of other contrasts. The name of a file, or the description of a DICOM series, says
+    which is asked first; what the scan looks like says which is asked instead.
 
     Args:
         config_files: of the job itself, see `Job`.
@@ -146,7 +147,11 @@ class ContrastJob(Job):
         return super().finish(item) if item[JOB] is self else item[JOB].finish(item)
 
     def _named(self, case: Mapping[str, object]) -> Job | None:
-        """The other job of the contrast that the file's name says; None for this one."""
+        """The other job of the contrast that name or description say; None for this one."""
         image = case["image"]
+        if isinstance(image, DicomSeries):
+            if image.matches(self.modality.series):
+                return None
+            return next((job for job in self.others.values() if job.series and image.matches(job.series)), None)
         name = image.meta.get("filename_or_obj", "") if isinstance(image, MetaTensor) else image
         return self.others.get(contrast_by_name(name)) if isinstance(name, (str, Path)) else None

@@ -9,8 +9,6 @@ import torch
 
 __all__ = ["DIFFERENCES", "difference"]
 
-DARK_SHARE = 0.1  # chosen with the gate of the flips: docs/decisions/0010-gated-flips.md
-
 
 def squared(observed: torch.Tensor, healthy: torch.Tensor) -> torch.Tensor:
     """Σ_c (x_c − x̂_c)², the anomaly map of arXiv 2403.11667."""
@@ -32,18 +30,7 @@ def darker(observed: torch.Tensor, healthy: torch.Tensor) -> torch.Tensor:
     return (healthy - observed).clamp(min=0).mean(1, keepdim=True)
 
 
-def mostly_brighter(observed: torch.Tensor, healthy: torch.Tensor) -> torch.Tensor:
-    """What is brighter, and a tenth of what is darker: strong enough, a dark core counts, and fluid does not."""
-    return brighter(observed, healthy) + DARK_SHARE * darker(observed, healthy)
-
-
-DIFFERENCES: dict[str, Callable] = {
-    "squared": squared,
-    "absolute": absolute,
-    "brighter": brighter,
-    "darker": darker,
-    "mostly_brighter": mostly_brighter,
-}
+DIFFERENCES: dict[str, Callable] = {"squared": squared, "absolute": absolute, "brighter": brighter, "darker": darker}
 
 
 def difference(name: str) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:

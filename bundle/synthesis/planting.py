@@ -61,10 +61,10 @@ def plant_lesions(
         the scan as it was, with a count of 0, where there is no such tissue.
 
     Raises:
-        ValueError: on contrasts of either sign at once.
+        ValueError: on contrasts that do not rise, or of either sign at once.
     """
-    if contrast[0] < 0 < contrast[1]:
-        raise ValueError(f"contrast {list(contrast)} is of either sign; plant bright and dark ones apart")
+    if contrast[0] > contrast[1] or contrast[0] < 0 < contrast[1]:
+        raise ValueError(f"contrast {list(contrast)} does not rise, or is of either sign: plant dark ones apart")
     stronger = np.maximum if contrast[1] > 0 else np.minimum
     median = float(np.median(scan[brain])) if brain.any() else 0.0
     allowed = brain & np.asarray(healthy)[None, None]
