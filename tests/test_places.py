@@ -8,9 +8,11 @@ import csv
 import numpy as np
 import pytest
 
+from bundle.errors import FlipmapError
 from bundle.evaluation.lesion_figures import LesionFigures
 from bundle.evaluation.places import against, benchmark_places
 from bundle.io.nifti import write_map
+from bundle.report.figures import CasePanel
 from bundle.synthesis.sample import synthetic_head
 
 
@@ -28,6 +30,7 @@ def table(tmp_path_factory):
     scan, _, affine = synthetic_head((96, 112, 8), (2.0, 2.0, 13.0), seed=5, lesion_mm=0)
     write_map(root / "healthy" / "one_FLAIR.nii.gz", scan, affine, np.int16)
     places = {name: {"dataset_dir": str(root / name)} for name in ("a", "b", "healthy")}
+    places["b"]["pictured"] = "brain"
     rows = {
         "intensity": {"method": "intensity", "inferer#coarsen": 1},
         "brighter": {"method": "brighter"},
@@ -46,7 +49,22 @@ def test_a_row_a_place_and_method(table):
     assert (folder / "places.md").read_text().count("\n| ") == 4
     lesions = (folder / "places_lesions.md").read_text()
     assert lesions.count("\n| ") == 5 and "| *lesions* | 0 / 0 / 2 | 0 / 0 / 2 |" in lesions
-    assert not list(folder.glob("*.png")), "no picture without leave"
+    assert [path.name for path in folder.glob("*.png")] == ["b.png"], "no picture without leave"
+
+
+def test_another_picture_is_refused_at_once(tmp_path):
+    places = {"a": {"dataset_dir": str(tmp_path), "pictured": True}}
+    with pytest.raises(FlipmapError, match="Give scan or brain"):
+        benchmark_places(places, {"default": {}}, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_mask_is_drawn_where_the_scan_may_not_be_shown():
+    """In grey: neither black, nor as bright as the scan's own brightest."""
+    brain, scan = np.ones((4, 4, 2), bool), np.linspace(0, 100, 32).reshape(4, 4, 2)
+    nothing = np.zeros(brain.shape)
+    assert CasePanel("a", brain, nothing, nothing).white == 3
+    assert CasePanel("a", scan, nothing, nothing).white == np.percentile(scan, 99.5)
 
 
 def test_the_same_heads_on_another_scale_have_the_same_figures(table):

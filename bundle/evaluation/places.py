@@ -16,6 +16,7 @@ import numpy as np
 
 from ..cases import find_scans, lesion_cases
 from ..datasets import training_cases
+from ..errors import FlipmapError
 from ..modalities import modality_of
 from ..pipeline.job import Job
 from ..report.figures import CasePanel, save_cases
@@ -30,6 +31,8 @@ __all__ = ["against", "benchmark_places", "place_rows"]
 
 logger = logging.getLogger(__name__)
 
+PICTURED = ("scan", "brain", None)
+
 
 def benchmark_places(
     places: Mapping[str, Mapping],
@@ -43,7 +46,8 @@ def benchmark_places(
 
     Args:
         places: name → ``dataset_dir`` (BIDS with lesion masks, or without any: then all is healthy); where not all of
-            it is asked, ``split`` and ``part``; and ``pictured``, where the licence of the scans lets slices be shown.
+            it is asked, ``split`` and ``part``; and ``pictured``: ``scan`` where the licence lets slices be shown,
+            ``brain`` for maps over the brain mask alone, and without it no picture.
         rows: see `bundle.evaluation.rows.load_rows`; the first one is what the others are compared with, the last one
             is pictured.
         output_dir: folder of the tables.
@@ -53,19 +57,25 @@ def benchmark_places(
 
     Returns:
         a dictionary a set and row.
+
+    Raises:
+        FlipmapError: on a picture of something else, or as `load_rows` does.
     """
+    for place, where in places.items():
+        if where.get("pictured") not in PICTURED:
+            raise FlipmapError(place, f"no picture of {where['pictured']!r}", "Give scan or brain, or leave it out")
     jobs, folder = load_rows(rows, modality, **settings), Path(output_dir)
     suffix = modality_of(modality).suffix or ""
     folder.mkdir(parents=True, exist_ok=True)
     table: list[dict] = []
     for place, where in places.items():
-        pictured = where.get("pictured", False)
+        pictured = where.get("pictured")
         cases = _cases(suffix, **{key: value for key, value in where.items() if key != "pictured"})
-        kept, lesions, panels = _score(cases, jobs)
+        kept, lesions, panels = _score(cases, jobs, pictured)
         table += place_rows(place, kept, lesions, jobs)
         for row in table[-len(jobs) :]:
             logger.info("%s", row)
-        if panels and pictured:
+        if panels:
             save_cases(folder / f"{place.replace(' ', '_')}.png", panels)
     write_rows(folder / f"{name}.csv", table)
     (folder / f"{name}.md").write_text(_markdown(table, list(rows)), encoding="utf-8")
@@ -81,7 +91,7 @@ def _cases(suffix: str, dataset_dir: str | Path, split: str | None = None, part:
 
 
 def _score(
-    cases: Sequence[dict], jobs: Mapping[str, Job]
+    cases: Sequence[dict], jobs: Mapping[str, Job], pictured: str | None
 ) -> tuple[dict[str, MethodScores], dict[str, LesionFigures], list[CasePanel]]:
     """Calibrated maps of every row, what they say of lesions, and the cases of the last row by rank."""
     first, kept = next(iter(jobs.values())), {name: MethodScores() for name in jobs}
@@ -96,12 +106,15 @@ def _score(
             kept[name].add(prepared, values, result.seconds)
             saved = np.where(prepared.brain, values, 0)
             lesions[name].add(saved, prepared.lesion, prepared.head, prepared.voxel_ml)
-            if name == last and prepared.lesion.any():
+            if pictured and name == last and prepared.lesion.any():
                 ranked.append((_average_precision(values, prepared), prepared, saved))
     ranked.sort(key=lambda one: -one[0])
     chosen = {"best": 0, "median": len(ranked) // 2, "worst": -1} if ranked else {}
-    panels = [(title, *ranked[number][1:]) for title, number in chosen.items()]
-    return kept, lesions, [CasePanel(title, case.intensity, case.lesion, values) for title, case, values in panels]
+    panels = []
+    for title, number in chosen.items():
+        _, shown, values = ranked[number]
+        panels.append(CasePanel(title, shown.intensity if pictured == "scan" else shown.brain, shown.lesion, values))
+    return kept, lesions, panels
 
 
 def _average_precision(values: np.ndarray, case: Prepared) -> float:

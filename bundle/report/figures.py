@@ -24,6 +24,7 @@ __all__ = [
 ]
 
 MAP_TOP = 4.0  # of the colour scale of maps: one healthy voxel in ten thousand
+MASK_WHITE = 3.0  # a mask of ones is a third as bright as white
 
 
 def grid(rows: int, columns: int, scale: float) -> tuple[Figure, np.ndarray]:
@@ -100,12 +101,24 @@ def save_map_picture(
 
 @dataclass
 class CasePanel:
-    """A case to show: its title, scan, expert mask and calibrated map, each (X, Y, Z), LPS axes."""
+    """A case to show.
+
+    Attributes:
+        title: of its row.
+        scan: (X, Y, Z), LPS axes; a mask, bool, is drawn in grey, where the scan itself may not be shown.
+        lesion: expert mask, same shape.
+        anomaly: calibrated map, same shape.
+    """
 
     title: str
     scan: np.ndarray
     lesion: np.ndarray
     anomaly: np.ndarray
+
+    @property
+    def white(self) -> float:
+        """The intensity that is drawn white."""
+        return MASK_WHITE if self.scan.dtype == bool else float(np.percentile(self.scan, 99.5))
 
 
 def save_cases(path: str | Path, cases: Sequence[CasePanel]) -> None:
@@ -113,16 +126,16 @@ def save_cases(path: str | Path, cases: Sequence[CasePanel]) -> None:
     figure, axes = grid(len(cases), 4, 2.2)
     for row, case in zip(axes, cases, strict=True):
         area = case.lesion.sum((0, 1))
-        top = np.percentile(case.scan, 99.5)
         for pair, z in zip((row[:2], row[2:]), (area.argmax(), _worst_healthy(case)), strict=True):
             for axis in pair:
-                axis.imshow(case.scan[..., z].T, cmap="gray", vmin=0, vmax=top)
+                axis.imshow(case.scan[..., z].T, cmap="gray", vmin=0, vmax=case.white)
             if area[z]:
                 pair[0].contour(case.lesion[..., z].T, [0.5], colors="cyan", linewidths=0.8)
             heat = np.ma.masked_less(case.anomaly[..., z].T, 1.0)
             shown = pair[1].imshow(heat, cmap="inferno", vmin=1, vmax=MAP_TOP)
         row[0].text(0.03, 0.97, case.title, color="white", fontsize=9, va="top", transform=row[0].transAxes)
-    titles = ("scan, expert's outline", "anomaly map", "tumour-free slice", "anomaly map")
+    shown_is = "brain" if all(case.scan.dtype == bool for case in cases) else "scan"
+    titles = (f"{shown_is}, expert's outline", "anomaly map", "lesion-free slice", "anomaly map")
     for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title, fontsize=10)
     figure.colorbar(shown, ax=axes[:, 3], location="bottom", shrink=0.9, label="−log10 healthy tail", pad=0.01)
