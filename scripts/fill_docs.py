@@ -168,6 +168,7 @@ TABLES = {
     "several_shares": several_shares,
     "before_after": _file("evaluation/before_after.md"),
     "t1w": _file("evaluation/t1w.md"),
+    "t1w_lesions": _file("evaluation/t1w_lesions.md"),
     "t2w": _file("evaluation/t2w.md"),
     "t2w_lesions": _file("evaluation/t2w_lesions.md"),
     "t2w_planted": t2w_planted,
