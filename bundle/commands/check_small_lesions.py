@@ -124,7 +124,7 @@ def run(options: argparse.Namespace) -> None:
     cases = {part: training_cases(options.dataset_dir, part, *asked) for part in parts}
     rows = [row for part in parts for row in rows_of(part, score(cases[part], parser, modality))]
     options.output_dir.mkdir(parents=True, exist_ok=True)
-    name = "small_lesions" if modality.name == "flair" else f"small_lesions_{modality.name}"
-    write_rows(options.output_dir / f"{name}.csv", rows)
+    suffix = f"_{modality.name}" if modality.config else ""  # the main job's table has no name but its own
+    write_rows(options.output_dir / f"small_lesions{suffix}.csv", rows)
     for row in rows:
         print(row)
