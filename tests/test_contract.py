@@ -2,6 +2,7 @@
 """The contract with MONAI: files, ids, properties, targets; and that the configs say the same where they must."""
 
 import ast
+import csv
 import importlib
 import json
 import re
@@ -159,6 +160,14 @@ def test_inference_is_self_contained():
     text = (ROOT / "configs" / "inference.json").read_text()
     assert not re.search(r'"%', text)
     assert "metadata" not in text
+
+
+def test_the_card_has_the_figures_of_the_table():
+    with (ROOT / "docs" / "evaluation" / "places.csv").open(encoding="utf-8") as file:
+        (row,) = (row for row in csv.DictReader(file) if (row["place"], row["method"]) == ("LGG", "default"))
+    assert list(read("metadata")["eval_metrics"].values()) == [
+        round(float(row[name]), 3) for name in ("auprc", "dice_at_0.01")
+    ]
 
 
 def test_weights_are_plain_tensors_and_fit():

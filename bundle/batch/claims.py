@@ -63,7 +63,7 @@ class Claims:
             self.runs.mkdir(parents=True, exist_ok=True)
             self.claims.mkdir(exist_ok=True)
             self._live()
-        except NotImplementedError as error:
+        except NotImplementedError as error:  # filelock's word for a file system without flock
             raise OutputError(
                 self.output, "a file system that knows no locks", "Take a folder on another one"
             ) from error
