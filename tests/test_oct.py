@@ -210,10 +210,9 @@ def test_flattening_is_inverted_to_within_a_pixel(shape):
     assert item["image"].shape[2] == 128
     assert 0 <= item["image"].min() < item["image"].max() <= 1
     x, y = np.meshgrid(*(np.arange(n, dtype=np.float32) for n in picture.shape[::-1]), indexing="ij")
-    inside = None
+    inside, found = None, pre.transforms[1]({"image": oct_scan("s", picture[None], UM)})
     for axis, where in enumerate((x, y)):
-        flat = pre.transforms[3]({"image": oct_scan("w", where.T[None], UM), "retina": item["retina"].clone(),
-                                  "retina_base": item["retina_base"]})["image"]  # fmt: skip
+        flat = pre.transforms[3]({**found, "image": oct_scan("w", where.T[None], UM)})["image"]
         data = {"image": item["image"], "pred": flat.as_tensor().clone()}
         data["pred"] = type(flat)(
             data["pred"], meta=item["image"].meta, applied_operations=item["image"].applied_operations

@@ -20,13 +20,12 @@ from monai.transforms import (
     Randomizable,
     RandomizableTransform,
     RandScaleIntensityd,
-    RandSpatialCropd,
     SpatialPadd,
 )
 from monai.utils import ensure_tuple
 from scipy import ndimage
 
-__all__ = ["RandCamerad", "RandSpeckled", "RandVesselShadowd"]
+__all__ = ["RandCamerad", "RandPieced", "RandSpeckled", "RandVesselShadowd"]
 
 
 class RandSpeckled(RandomizableTransform, MapTransform):
@@ -87,6 +86,32 @@ class RandVesselShadowd(RandomizableTransform, MapTransform):
         return d
 
 
+class RandPieced(MapTransform, Randomizable):
+    """Cut a piece whose middle is drawn from the whole B-scan, and which is moved to lie in it.
+
+    So a piece in four touches each end of a B-scan of twice its width. MONAI's RandSpatialCropd draws the first column
+    of the piece, which an end of the B-scan hardly ever is: networks saw the periphery in few pieces, and marked it.
+
+    Args:
+        keys: keys of B-scans (1, X, Y), at least as large as the piece, that share the draw.
+        size: of the piece.
+        allow_missing_keys: leave out keys that an item has not got.
+    """
+
+    def __init__(self, keys: KeysCollection, size: tuple[int, int], allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.size = tuple(size)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict:
+        d, places = dict(data), self.R.rand(len(self.size))
+        for key in self.key_iterator(d):
+            for axis, (size, place) in enumerate(zip(self.size, places, strict=True), start=1):
+                room = d[key].shape[axis] - size
+                first = min(max(int(place * d[key].shape[axis]) - size // 2, 0), room)
+                d[key] = d[key].narrow(axis, first, size)
+        return d
+
+
 class RandCamerad(MapTransform, Randomizable):
     """Random place, retina and camera of flattened B-scans (1, X, Y) in [0, 1], which they stay in.
 
@@ -118,8 +143,8 @@ class RandCamerad(MapTransform, Randomizable):
         self.transform = Compose(
             [
                 SpatialPadd(everything, spatial_size=size, allow_missing_keys=True),
-                RandSpatialCropd(posed, roi_size=size, random_size=False, allow_missing_keys=True),
-                RandSpatialCropd(donor_key, roi_size=size, random_size=False, allow_missing_keys=True),
+                RandPieced(posed, size, allow_missing_keys=True),
+                RandPieced(donor_key, size, allow_missing_keys=True),
                 RandFlipd(posed, prob=0.5 * s, spatial_axis=0, allow_missing_keys=True),
                 RandAffined(
                     posed,

@@ -129,15 +129,16 @@ class ScaleRetinaIntensityd(MapTransform):
 class FlattenRetinad(MapTransform, InvertibleTransform):
     """Resample B-scans onto the model's grid, along the curve under the RPE; its inverse returns to the scan's grid.
 
-    Rows of the grid are at fixed depths from the curve, columns as far apart as ``spacing_um`` says, as many as the
-    B-scan has room for; B-scans stay as they are.
+    Rows of the grid are at fixed depths from the curve. Its columns go from the first column of the scan that shows
+    retina to the last, about as far apart as ``spacing_um`` says: so that they fill the room. Black beside a retina, be
+    it fill or what is outside the scan, is an edge that no retina has, and networks mark it. B-scans stay as they are.
 
     Args:
         keys: keys of tensors (1, X, Y, Z) on one grid.
         spacing_um: of the grid, along the B-scan and into depth.
         rows: of the grid.
         above_um: depth of the first row above the curve.
-        base_key: of the curve, from `RetinaMaskd`.
+        mask_key: of the retina, from `RetinaMaskd`; with ``_base`` behind it that of the curve.
         allow_missing_keys: leave out keys that a case has not got.
     """
 
@@ -147,17 +148,18 @@ class FlattenRetinad(MapTransform, InvertibleTransform):
         spacing_um: tuple[float, float] = (24.0, 6.0),
         rows: int = 128,
         above_um: float = 660.0,
-        base_key: str = "retina_base",
+        mask_key: str = "retina",
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.spacing_um, self.rows, self.above_um, self.base_key = tuple(spacing_um), rows, above_um, base_key
+        self.spacing_um, self.rows, self.above_um, self.mask_key = tuple(spacing_um), rows, above_um, mask_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict:
         d = dict(data)
-        base = np.asarray(d[self.base_key], dtype=np.float64)  # (X, Z)
+        base = np.asarray(d[f"{self.mask_key}_base"], dtype=np.float64)  # (X, Z)
+        shown = np.flatnonzero((d[self.mask_key][0] > 0).any(-1).any(-1).numpy())
         for key in self.key_iterator(d):
-            d[key] = self._flat(d[key], base)
+            d[key] = self._flat(d[key], base, int(shown[0]), int(shown[-1]) + 1)
         return d
 
     def inverse(self, data: Mapping[Hashable, Any]) -> dict:
@@ -166,29 +168,32 @@ class FlattenRetinad(MapTransform, InvertibleTransform):
             d[key] = self._back(d[key])
         return d
 
-    def _flat(self, scan: MetaTensor, base: np.ndarray) -> MetaTensor:
-        volume, step = scan[0].numpy(), self._step(scan)
-        columns = max(1, int(np.ceil(volume.shape[0] / step[0])))
+    def _flat(self, scan: MetaTensor, base: np.ndarray, first: int, end: int) -> MetaTensor:
+        """Of the columns from ``first`` to before ``end``: what lies beside them is not blurred into them either."""
+        volume, pixel_um = scan[0, first:end].numpy(), [1000 * float(s) for s in scan.pixdim[:2]]
+        columns = max(1, round(len(volume) * pixel_um[0] / self.spacing_um[0]))
+        step = len(volume) / columns, self.spacing_um[1] / pixel_um[1]
         x = (np.arange(columns) + 0.5) * step[0] - 0.5
         smooth = ndimage.gaussian_filter(volume, [0.5 * np.sqrt(max(s * s - 1, 0)) for s in step] + [0])
-        flat = np.stack([self._cut(smooth[..., z], x, base[:, z], step[1]) for z in range(volume.shape[2])], axis=-1)
+        flat = [self._cut(smooth[..., z], x, base[first:end, z], step[1]) for z in range(volume.shape[2])]
         affine = scan.affine.numpy() @ np.diag([*step, 1.0, 1.0])
-        result = _like(scan, flat, affine)
-        trace = {"base": base.tolist(), "affine": scan.affine.tolist(), "step": list(step)}
-        self.push_transform(result, orig_size=volume.shape, extra_info=trace)
+        result = _like(scan, np.stack(flat, axis=-1), affine)
+        trace = {"base": base.tolist(), "affine": scan.affine.tolist(), "step": list(step), "first": first}
+        self.push_transform(result, orig_size=tuple(scan.shape[1:]), extra_info=trace)
         return result
 
     def _cut(self, bscan: np.ndarray, x: np.ndarray, base: np.ndarray, step: float) -> np.ndarray:
         curve = np.interp(x, np.arange(len(base)), base)
         rows = curve[:, None] + (np.arange(self.rows) * self.spacing_um[1] - self.above_um) / self.spacing_um[1] * step
-        return ndimage.map_coordinates(bscan, [np.broadcast_to(x[:, None], rows.shape), rows], order=1, cval=0.0)
+        columns = np.broadcast_to(np.clip(x, 0, len(bscan) - 1)[:, None], rows.shape)
+        return ndimage.map_coordinates(bscan, [columns, rows], order=1, cval=0.0)
 
     def _back(self, flat: MetaTensor) -> MetaTensor:
         applied = self.pop_transform(flat)
         trace, size = applied[TraceKeys.EXTRA_INFO], tuple(applied[TraceKeys.ORIG_SIZE])
         base, step = np.asarray(trace["base"], dtype=np.float64), trace["step"]
         volume = flat[0].cpu().numpy()
-        x = (np.arange(size[0]) + 0.5) / step[0] - 0.5
+        x = (np.arange(size[0]) - trace["first"] + 0.5) / step[0] - 0.5
         y = np.arange(size[1])
         scan = np.zeros(size, np.float32)
         for z in range(size[2]):
@@ -196,11 +201,6 @@ class FlattenRetinad(MapTransform, InvertibleTransform):
             columns = np.broadcast_to(np.clip(x, 0, volume.shape[0] - 1)[:, None], depth.shape)
             scan[..., z] = ndimage.map_coordinates(volume[..., z], [columns, depth], order=1, cval=0.0)
         return _like(flat, scan, np.asarray(trace["affine"]))
-
-    def _step(self, scan: MetaTensor) -> tuple[float, float]:
-        """Spacing of the grid in voxels of the scan."""
-        pixel = [1000 * float(s) for s in scan.pixdim[:2]]
-        return self.spacing_um[0] / pixel[0], self.spacing_um[1] / pixel[1]
 
 
 class RetinaDepthd(BrainDepthd):
