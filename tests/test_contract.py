@@ -18,6 +18,7 @@ from monai.utils import set_determinism
 import bundle
 from bundle.networks.weights import load_weights
 from bundle.scoring.calibration import read_calibration, weights_hash
+from bundle.synthesis.camera import RandCamerad
 from scripts.compose_configs import compose
 from scripts.fill_docs import PAGES, TABLES, fill
 from tests.conftest import ROOT
@@ -127,6 +128,15 @@ def test_one_preprocessing_everywhere():
     assert grids[0] == (tuple(coarsen * n for n in size), spacing / coarsen, slices, source)
     fine = ConfigParser(read("train_lesions")).get_parsed_content("steps#grid")
     assert (fine.size, fine.spacing, fine.slice_spacing, fine.source_key) == grids[0]
+
+
+@pytest.mark.parametrize("recipe", ["train_oct", "train_lesions_oct"])
+def test_networks_of_oct_are_asked_for_pieces_of_the_size_that_they_learned_from(recipe):
+    known = read(recipe)
+    for node in (node for node in walk(known) if "RandCamerad" in str(isinstance(node, dict) and node.get("_target_"))):
+        assert node.get("size", [RandCamerad("image").size[0]])[0] == read("oct")["roi_size"]
+    job = ConfigParser({**read("inference"), **read("oct"), "bundle_root": str(ROOT)})
+    assert read("oct")["roi_size"] % job.get_parsed_content("network_def").multiple == 0
 
 
 @pytest.mark.parametrize("contrast", ["t1w", "t2w"])

@@ -20,6 +20,7 @@ METHODS = [
     StructuredFlips(score_with="flips", mirrored=True, precision="float32"),
     StructuredFlips(score_with="brighter", smoothing=1.0, precision="float32"),
     StructuredFlips(sharpening=4, across=0.5, precision="float32"),
+    StructuredFlips(roi_size=24, smoothing=1.0, precision="float32"),
     Reconstruction(precision="float32"),
     Intensity(smoothing=2.0),
 ]
@@ -122,11 +123,45 @@ def test_noise_hangs_on_the_slice_not_on_its_place_in_the_batch():
         lambda: StructuredFlips(slices_per_pass=0),
         lambda: Intensity(precision="float32", slices_per_pass=-1),
         lambda: Intensity(sharpening=1.5),
+        lambda: Reconstruction(roi_size=0),
     ],
 )
 def test_wrong_settings_fail_when_built(build):
-    with pytest.raises(ValueError, match=r"1\.5|2000|nothing|slices_per_pass|sharpening"):
+    with pytest.raises(ValueError, match=r"1\.5|2000|nothing|slices_per_pass|sharpening|roi_size"):
         build()
+
+
+class Ends(Intensity):
+    """Scores how far a pixel is from the ends of what the network is shown, and notes how much that is."""
+
+    def __init__(self, **settings):
+        super().__init__(**settings)
+        self._shown = []
+
+    def score(self, slices, numbers, network):
+        self._shown.append(slices.shape[2])
+        rows = torch.arange(slices.shape[2]).float()
+        return torch.minimum(rows, rows.flip(0))[:, None].expand(len(slices), 1, *slices.shape[2:])
+
+
+@pytest.mark.parametrize("coarsen", [1, 2])
+@pytest.mark.parametrize("length", [20, 64, 100, 131])
+def test_networks_see_as_much_at_a_time_as_they_learned_from(coarsen, length, network):
+    volume = torch.ones(1, 1, coarsen * length, 32, 3)
+    method = Ends(roi_size=64, coarsen=coarsen)
+    scores = method(volume, network)[0, 0]
+    assert scores.shape == volume.shape[2:]
+    assert set(method._shown) == {64}
+    assert len(method._shown) == max(1, -(-(length - 64) // 32) + 1)
+    if length > 64:
+        inner = scores[32 * coarsen : -32 * coarsen]
+        assert inner.min() > 0.1, "no seams: where a window ends, another one speaks"
+        assert scores[0].max() < 1, "the ends of the slice are those of a window"
+        assert scores[-1].max() < 1
+
+
+def test_windows_of_what_looks_at_single_pixels_change_nothing(volume, network):
+    torch.testing.assert_close(Intensity(roi_size=24)(volume, network), Intensity()(volume, network))
 
 
 @pytest.mark.parametrize("name", DIFFERENCES)

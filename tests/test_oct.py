@@ -229,6 +229,24 @@ def test_flattening_is_inverted_to_within_a_pixel(shape):
         np.testing.assert_allclose(back.affine.numpy(), oct_scan("s", picture[None], UM).affine.numpy())
 
 
+@pytest.mark.parametrize("width", [246, 250, 256])
+@pytest.mark.parametrize("fill", [0, 9])
+def test_no_black_stands_beside_a_retina(width, fill):
+    """The last column of the grid lay outside the B-scan, and fill was blurred into those beside it."""
+    picture, _ = bscan(6, width=width)
+    if fill:
+        picture[:, :fill] = picture[:, -fill:] = 255
+    pre = pipeline()
+    item = pre({"image": oct_scan("s", picture[None], UM)})
+    light, mask = (item[key][0, ..., 0].numpy() for key in ("image", "retina"))
+    assert (mask > 0.5).any(1).all(), "every column of the grid shows retina"
+    assert len(light) == pytest.approx((width - 2 * fill) * UM[0] / 24, abs=0.5 if not fill else 4)
+    columns = np.array([row[inside].mean() for row, inside in zip(light, mask > 0.5, strict=True)])
+    assert columns.min() > 0.5 * np.median(columns)
+    back = Invertd("image", pre, orig_keys="image", nearest_interp=False)({**item, "image": item["image"].clone()})
+    assert back["image"].shape == (1, width, len(picture), 1)
+
+
 def test_the_scale_does_not_hang_on_speckle_and_exposure():
     picture, _ = bscan(5)
     light = picture.astype(np.float32)

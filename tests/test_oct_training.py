@@ -11,7 +11,7 @@ from bundle.evaluation.images import THICKNESS, benchmark_images, healthy_images
 from bundle.methods.intensity import Intensity
 from bundle.methods.reconstruction import Reconstruction
 from bundle.oct_cases import normal_oct_cases, oct_cases
-from bundle.synthesis.camera import RandCamerad, RandSpeckled, RandVesselShadowd
+from bundle.synthesis.camera import RandCamerad, RandPieced, RandSpeckled, RandVesselShadowd
 from bundle.synthesis.retinas import LAYERS, SyntheticRetinas, paint_retina
 from tests.oct_files import bscan, save_picture
 from tests.test_oct import pipeline
@@ -46,6 +46,21 @@ def test_every_width_becomes_a_piece_of_one_size(width):
         out = RandCamerad("image", "retina", strength=strength).set_random_state(0)(item)
         assert all(out[key].shape == (1, 128, 128) for key in out)
         assert 0 <= out["image"].min() <= out["image"].max() <= 1
+
+
+def test_pieces_reach_the_ends_of_a_bscan():
+    """RandSpatialCropd begins at the first of 121 columns in one piece of 121: a network never learns how scans end."""
+    columns = torch.arange(248.0)[None, :, None].expand(1, 248, 128)
+    cut = RandPieced(("image", "donor", "retina"), (128, 128), allow_missing_keys=True).set_random_state(0)
+    firsts = []
+    for _ in range(400):
+        out = cut({"image": columns, "retina": columns})
+        assert torch.equal(out["image"], out["retina"]), "one draw for all"
+        assert torch.equal(out["image"][0, :, 0].diff(), torch.ones(127))
+        firsts.append(int(out["image"][0, 0, 0]))
+    ends = [firsts.count(first) / len(firsts) for first in (0, 120)]
+    assert ends == pytest.approx([64 / 248] * 2, abs=0.07)
+    assert len(set(firsts)) > 80
 
 
 def test_speckle_and_shadows():

@@ -20,7 +20,7 @@ from bundle.scoring.calibration import (
     weights_hash,
     write_calibration,
 )
-from bundle.scoring.description import describe
+from bundle.scoring.description import describe, differences_between
 from bundle.transforms.mri import ScaleHeadIntensityd
 
 RNG = np.random.RandomState(0)
@@ -232,3 +232,13 @@ def test_a_score_is_as_rare_as_at_its_depth(tmp_path):
 def test_a_layer_of_few_voxels_takes_the_table_of_all():
     calibration = Calibration.fit([HEALTHY], depths=[np.full(HEALTHY.shape, 5.0)])
     assert calibration.layers[0] == calibration.layers[5] == (calibration.score, calibration.value)
+
+
+def test_a_setting_that_is_off_is_as_good_as_one_that_there_was_not():
+    """Calibrations outlive a new setting of the methods, as long as nobody uses it."""
+    made = describe(inferer=Intensity())
+    before = {key: value for key, value in made.items() if not key.endswith("roi_size")}
+    assert len(before) == len(made) - 1
+    assert not differences_between(before, made)
+    assert not differences_between(made, before)
+    assert "roi_size is 64, it was absent" in differences_between(before, describe(inferer=Intensity(roi_size=64)))

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import functools
 from abc import abstractmethod
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from monai.data import MetaTensor
+from monai.data.utils import compute_importance_map, dense_patch_slices
 from monai.inferers import Inferer
 from monai.utils import convert_to_dst_type
 from scipy import ndimage
@@ -57,6 +58,9 @@ class SliceMethod(Inferer, Generic[Network]):
         across: sigma of a Gaussian across slices, in slices; 0 for none. Lesions go on from slice to slice, noise does
             not.
         precision: see `bundle.precision.autocast`.
+        roi_size: so much of a slice is scored at a time, along its first axis (H), in voxels that are scored: as much
+            as trained the networks, which may go astray in more. These windows overlap by half or more, and are blended
+            as MONAI's SlidingWindowInferer does. None for the whole slice at once.
 
     Attributes:
         remembers_training: whether scores are lower on the scans that trained the network, so that these cannot
@@ -73,15 +77,18 @@ class SliceMethod(Inferer, Generic[Network]):
         sharpening: int = 0,
         across: float = 0.0,
         precision: str = "auto",
+        roi_size: int | None = None,
     ) -> None:
         if slices_per_pass < 1:
             raise ValueError(f"slices_per_pass {slices_per_pass} is less than 1")
         if sharpening < 0 or sharpening != int(sharpening):
             raise ValueError(f"sharpening {sharpening} is no number of voxels")
+        if roi_size is not None and roi_size < 1:
+            raise ValueError(f"roi_size {roi_size} is no number of voxels")
         if coarsen < 1 or coarsen != int(coarsen):
             raise ValueError(f"coarsen {coarsen} is no number of voxels")
         self.slices_per_pass, self.coarsen, self.precision = slices_per_pass, coarsen, precision
-        self.smoothing, self.sharpening, self.across = smoothing, sharpening, across
+        self.smoothing, self.sharpening, self.across, self.roi_size = smoothing, sharpening, across, roi_size
 
     @abstractmethod
     def score(self, slices: torch.Tensor, numbers: torch.Tensor, network: Network) -> torch.Tensor:
@@ -95,6 +102,18 @@ class SliceMethod(Inferer, Generic[Network]):
         Returns:
             (N, 1, H, W), not negative, the higher the more anomalous, comparable across scans.
         """
+
+    def _windows(self, slices: torch.Tensor, numbers: torch.Tensor, network: Network) -> torch.Tensor:
+        """`score` of slices (N, C, H, W) in windows, blended."""
+        size = (cast(int, self.roi_size), slices.shape[3])
+        weight = compute_importance_map(size, mode="gaussian", sigma_scale=0.125, device=slices.device)
+        scores = torch.zeros(len(slices), 1, *slices.shape[2:], device=slices.device)
+        weights = torch.zeros_like(scores)
+        for place in dense_patch_slices(slices.shape[2:], size, (size[0] // 2, size[1])):
+            here = (slice(None), slice(None), *place)
+            scores[here] += weight * self.score(slices[here], numbers, network).float()
+            weights[here] += weight
+        return scores / weights
 
     @staticmethod
     def encode(slices: torch.Tensor, network: AnomalyNetwork) -> torch.Tensor:
@@ -130,6 +149,9 @@ class SliceMethod(Inferer, Generic[Network]):
         slices = volume.movedim(-1, 0)
         multiple = network.multiple * self.coarsen
         extra = [-size % multiple for size in slices.shape[2:]]
+        if self.roi_size:  # fits into any slice that is as large
+            height = slices.shape[2]
+            extra[0] = max(self.roi_size * self.coarsen - height, -height % self.coarsen)
         padded = F.pad(slices, (0, extra[1], 0, extra[0]))
         batches = list(
             zip(padded.split(self.slices_per_pass), torch.arange(len(slices)).split(self.slices_per_pass), strict=True)
@@ -140,7 +162,7 @@ class SliceMethod(Inferer, Generic[Network]):
             with torch.no_grad(), autocast(volume.device, self.precision):
                 part = F.avg_pool2d(batch[0], self.coarsen) if self.coarsen > 1 else batch[0]
                 part = part.contiguous(memory_format=torch.channels_last)
-                score = self.score(part, batch[1], network).float()
+                score = (self._windows if self.roi_size else self.score)(part, batch[1], network).float()
             if self.coarsen > 1:
                 score = F.interpolate(score, scale_factor=float(self.coarsen), mode="bilinear", align_corners=False)
             height, width = slices.shape[2:]

@@ -62,8 +62,11 @@ def fingerprint_of(settings: Mapping[str, Setting]) -> str:
 
 
 def differences_between(known: Mapping[str, Setting], here: Mapping[str, Setting], most: int = 3) -> str:
-    """What differs between the settings of a calibration and those of a job, in words; empty when nothing does."""
-    keys = [key for key in dict.fromkeys((*here, *known)) if known.get(key, "absent") != here.get(key, "absent")]
+    """What differs between the settings of a calibration and those of a job, in words; empty when nothing does.
+
+    A setting that is None is off, and as good as absent: a calibration from before there was such a setting holds.
+    """
+    keys = [key for key in dict.fromkeys((*here, *known)) if known.get(key) != here.get(key)]
     differing = sorted(keys, key=lambda key: PRESENT not in (known.get(key), here.get(key)))  # components first
     said = [f"{key} is {here.get(key, 'absent')}, it was {known.get(key, 'absent')}" for key in differing[:most]]
     return "; ".join([*said, f"and {len(differing) - most} more"] if len(differing) > most else said)

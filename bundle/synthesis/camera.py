@@ -136,7 +136,7 @@ class RandCamerad(MapTransform, Randomizable):
         stretch: float = 0.2,
     ) -> None:
         super().__init__(keys)
-        self.mask_keys, self.donor_key = ensure_tuple(mask_keys), donor_key
+        self.mask_keys, self.donor_key, self.size = ensure_tuple(mask_keys), donor_key, tuple(size)
         s, posed = strength, (*self.keys, *self.mask_keys)
         everything = (*posed, donor_key)
         modes = ("bilinear",) * len(self.keys) + ("nearest",) * len(self.mask_keys)
