@@ -16,7 +16,9 @@ from monai.bundle.config_item import ComponentLocator
 from monai.utils import set_determinism
 
 import bundle
+from bundle.modalities import DEFAULT, MODALITIES
 from bundle.networks.weights import load_weights
+from bundle.pipeline.job import Job
 from bundle.scoring.calibration import read_calibration, weights_hash
 from bundle.synthesis.camera import RandCamerad
 from scripts.compose_configs import compose
@@ -132,11 +134,16 @@ def test_one_preprocessing_everywhere():
 
 @pytest.mark.parametrize("recipe", ["train_oct", "train_lesions_oct"])
 def test_networks_of_oct_are_asked_for_pieces_of_the_size_that_they_learned_from(recipe):
-    known = read(recipe)
-    for node in (node for node in walk(known) if "RandCamerad" in str(isinstance(node, dict) and node.get("_target_"))):
-        assert node.get("size", [RandCamerad("image").size[0]])[0] == read("oct")["roi_size"]
-    job = ConfigParser({**read("inference"), **read("oct"), "bundle_root": str(ROOT)})
-    assert read("oct")["roi_size"] % job.get_parsed_content("network_def").multiple == 0
+    sizes = {
+        tuple(node.get("size", RandCamerad("image").size))
+        for node in walk(read(recipe))
+        if isinstance(node, dict) and str(node.get("_target_")).endswith("RandCamerad")
+    }
+    ((length, _),) = sizes
+    oct_ = MODALITIES["oct"]
+    for method in (DEFAULT, *(name for name in oct_.methods if name != "intensity")):
+        inferer = Job(oct_.configs(method), calibration="none").inferer
+        assert {part.roi_size for part in getattr(inferer, "methods", {"": inferer}).values()} == {length}, method
 
 
 @pytest.mark.parametrize("contrast", ["t1w", "t2w"])

@@ -123,6 +123,7 @@ def test_noise_hangs_on_the_slice_not_on_its_place_in_the_batch():
         lambda: StructuredFlips(slices_per_pass=0),
         lambda: Intensity(precision="float32", slices_per_pass=-1),
         lambda: Intensity(sharpening=1.5),
+        lambda: Reconstruction(roi_size=1.5),
         lambda: Reconstruction(roi_size=0),
     ],
 )
@@ -131,8 +132,8 @@ def test_wrong_settings_fail_when_built(build):
         build()
 
 
-class Ends(Intensity):
-    """Scores how far a pixel is from the ends of what the network is shown, and notes how much that is."""
+class Numbered(Intensity):
+    """Every time it is asked it scores all that it is shown by the next number; and it notes how much that is."""
 
     def __init__(self, **settings):
         super().__init__(**settings)
@@ -140,24 +141,35 @@ class Ends(Intensity):
 
     def score(self, slices, numbers, network):
         self._shown.append(slices.shape[2])
-        rows = torch.arange(slices.shape[2]).float()
-        return torch.minimum(rows, rows.flip(0))[:, None].expand(len(slices), 1, *slices.shape[2:])
+        return torch.full((len(slices), 1, *slices.shape[2:]), float(len(self._shown)))
 
 
 @pytest.mark.parametrize("coarsen", [1, 2])
-@pytest.mark.parametrize("length", [20, 64, 100, 131])
+@pytest.mark.parametrize("length", [65, 100, 131])
 def test_networks_see_as_much_at_a_time_as_they_learned_from(coarsen, length, network):
-    volume = torch.ones(1, 1, coarsen * length, 32, 3)
-    method = Ends(roi_size=64, coarsen=coarsen)
+    volume = torch.ones(1, 1, coarsen * length, 128, 3)
+    method = Numbered(roi_size=64, coarsen=coarsen)
     scores = method(volume, network)[0, 0]
     assert scores.shape == volume.shape[2:]
     assert set(method._shown) == {64}
-    assert len(method._shown) == max(1, -(-(length - 64) // 32) + 1)
-    if length > 64:
-        inner = scores[32 * coarsen : -32 * coarsen]
-        assert inner.min() > 0.1, "no seams: where a window ends, another one speaks"
-        assert scores[0].max() < 1, "the ends of the slice are those of a window"
-        assert scores[-1].max() < 1
+    assert len(method._shown) == -(-(length - 64) // 32) + 1
+    assert (scores[0] == 1).all(), "the ends of a slice are those of a window"
+    torch.testing.assert_close(scores[-1], torch.full_like(scores[-1], len(method._shown)))
+    if length > 65:
+        assert scores.diff(dim=0).abs().max() < 0.4, "no seams where a window ends"
+    torch.testing.assert_close(scores, scores[:, :1].expand_as(scores))
+
+
+@pytest.mark.parametrize("length", [20, 64])
+def test_shorter_slices_are_scored_at_once(length, network):
+    method = Numbered(roi_size=64)
+    method(torch.ones(1, 1, length, 32, 3), network)
+    assert method._shown == [-(-length // network.multiple) * network.multiple]
+
+
+def test_windows_that_no_network_takes_are_named(network):
+    with pytest.raises(ValueError, match=f"roi_size 65 is no multiple of {network.multiple}"):
+        Intensity(roi_size=65)(torch.ones(1, 1, 70, 32, 1), network)
 
 
 def test_windows_of_what_looks_at_single_pixels_change_nothing(volume, network):

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import functools
 from abc import abstractmethod
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -58,9 +58,10 @@ class SliceMethod(Inferer, Generic[Network]):
         across: sigma of a Gaussian across slices, in slices; 0 for none. Lesions go on from slice to slice, noise does
             not.
         precision: see `bundle.precision.autocast`.
-        roi_size: so much of a slice is scored at a time, along its first axis (H), in voxels that are scored: as much
-            as trained the networks, which may go astray in more. These windows overlap by half or more, and are blended
-            as MONAI's SlidingWindowInferer does. None for the whole slice at once.
+        roi_size: length of the windows, along the first axis of a slice (H), in which it is scored: that of the pieces
+            that trained the networks, which may go astray in longer ones. In voxels that are scored, a multiple of
+            ``network.multiple``. Windows overlap by half or more and are blended by Gaussian weights. Shorter slices,
+            and None: the whole slice at once.
 
     Attributes:
         remembers_training: whether scores are lower on the scans that trained the network, so that these cannot
@@ -83,8 +84,8 @@ class SliceMethod(Inferer, Generic[Network]):
             raise ValueError(f"slices_per_pass {slices_per_pass} is less than 1")
         if sharpening < 0 or sharpening != int(sharpening):
             raise ValueError(f"sharpening {sharpening} is no number of voxels")
-        if roi_size is not None and roi_size < 1:
-            raise ValueError(f"roi_size {roi_size} is no number of voxels")
+        if roi_size is not None and (roi_size < 2 or roi_size != int(roi_size)):
+            raise ValueError(f"roi_size {roi_size} is no number of voxels, 2 or more")
         if coarsen < 1 or coarsen != int(coarsen):
             raise ValueError(f"coarsen {coarsen} is no number of voxels")
         self.slices_per_pass, self.coarsen, self.precision = slices_per_pass, coarsen, precision
@@ -103,16 +104,20 @@ class SliceMethod(Inferer, Generic[Network]):
             (N, 1, H, W), not negative, the higher the more anomalous, comparable across scans.
         """
 
-    def _windows(self, slices: torch.Tensor, numbers: torch.Tensor, network: Network) -> torch.Tensor:
-        """`score` of slices (N, C, H, W) in windows, blended."""
-        size = (cast(int, self.roi_size), slices.shape[3])
-        weight = compute_importance_map(size, mode="gaussian", sigma_scale=0.125, device=slices.device)
-        scores = torch.zeros(len(slices), 1, *slices.shape[2:], device=slices.device)
-        weights = torch.zeros_like(scores)
-        for place in dense_patch_slices(slices.shape[2:], size, (size[0] // 2, size[1])):
-            here = (slice(None), slice(None), *place)
-            scores[here] += weight * self.score(slices[here], numbers, network).float()
-            weights[here] += weight
+    def _score_in_windows(self, slices: torch.Tensor, numbers: torch.Tensor, network: Network) -> torch.Tensor:
+        """`score` of slices (N, C, H, W), in windows if they are longer than these."""
+        length, (height, width) = self.roi_size or 0, slices.shape[2:]
+        if length % network.multiple:
+            raise ValueError(f"roi_size {length} is no multiple of {network.multiple}, as the network wants it")
+        if not length or height <= length:
+            return self.score(slices, numbers, network).float()
+        # Along H alone: over both axes MONAI bounds the product from below, and rows at the border get seams.
+        weight = compute_importance_map((length, 1), mode="gaussian", sigma_scale=0.125, device=slices.device)
+        scores = torch.zeros(len(slices), 1, height, width, device=slices.device)
+        weights = torch.zeros(height, 1, device=slices.device)
+        for rows, _ in dense_patch_slices((height, width), (length, width), (length // 2, width)):
+            scores[:, :, rows] += weight * self.score(slices[:, :, rows], numbers, network).float()
+            weights[rows] += weight
         return scores / weights
 
     @staticmethod
@@ -149,9 +154,8 @@ class SliceMethod(Inferer, Generic[Network]):
         slices = volume.movedim(-1, 0)
         multiple = network.multiple * self.coarsen
         extra = [-size % multiple for size in slices.shape[2:]]
-        if self.roi_size:  # fits into any slice that is as large
-            height = slices.shape[2]
-            extra[0] = max(self.roi_size * self.coarsen - height, -height % self.coarsen)
+        if self.roi_size and slices.shape[2] > self.roi_size * self.coarsen:  # windows fit into any length
+            extra[0] = -slices.shape[2] % self.coarsen
         padded = F.pad(slices, (0, extra[1], 0, extra[0]))
         batches = list(
             zip(padded.split(self.slices_per_pass), torch.arange(len(slices)).split(self.slices_per_pass), strict=True)
@@ -162,7 +166,7 @@ class SliceMethod(Inferer, Generic[Network]):
             with torch.no_grad(), autocast(volume.device, self.precision):
                 part = F.avg_pool2d(batch[0], self.coarsen) if self.coarsen > 1 else batch[0]
                 part = part.contiguous(memory_format=torch.channels_last)
-                score = (self._windows if self.roi_size else self.score)(part, batch[1], network).float()
+                score = self._score_in_windows(part, batch[1], network)
             if self.coarsen > 1:
                 score = F.interpolate(score, scale_factor=float(self.coarsen), mode="bilinear", align_corners=False)
             height, width = slices.shape[2:]

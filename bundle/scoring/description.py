@@ -64,7 +64,8 @@ def fingerprint_of(settings: Mapping[str, Setting]) -> str:
 def differences_between(known: Mapping[str, Setting], here: Mapping[str, Setting], most: int = 3) -> str:
     """What differs between the settings of a calibration and those of a job, in words; empty when nothing does.
 
-    A setting that is None is off, and as good as absent: a calibration from before there was such a setting holds.
+    A setting that is None counts as absent: a calibration from before there was the setting holds. So None has to mean
+    "as before" where a method or transform gets a new one.
     """
     keys = [key for key in dict.fromkeys((*here, *known)) if known.get(key) != here.get(key)]
     differing = sorted(keys, key=lambda key: PRESENT not in (known.get(key), here.get(key)))  # components first

@@ -35,8 +35,8 @@ class RandSpeckled(RandomizableTransform, MapTransform):
         keys: keys of B-scans (1, X, Y) in [0, 1].
         prob: how often.
         strength: most of its standard deviation, in parts of the signal.
-        floor: most of the noise of the detector; half of the time it is less than a quarter of that. In a vitreous of
-            poor light it has a mean of 0.08.
+        floor: most of the standard deviation of the detector's noise; half of the time it is less than a quarter of that.
+            A B-scan of poor light (Duke, eye 12) has a vitreous of 0.08 on the mean, where others have 0.03.
     """
 
     def __init__(self, keys: KeysCollection, prob: float = 0.5, strength: float = 0.35, floor: float = 0.12) -> None:
@@ -90,7 +90,7 @@ class RandVesselShadowd(RandomizableTransform, MapTransform):
 
 
 class RandPieced(MapTransform, Randomizable):
-    """Cut a piece whose middle is drawn from the whole B-scan, and which is moved to lie in it.
+    """Cut a piece whose middle is drawn from the whole B-scan, and shift it to stay inside.
 
     So a piece in four touches each end of a B-scan of twice its width. MONAI's RandSpatialCropd draws the first column
     of the piece, which an end of the B-scan hardly ever is: networks saw the periphery in few pieces, and marked it.
@@ -163,7 +163,7 @@ class RandCamerad(MapTransform, Randomizable):
                 RandBiasFieldd(self.keys, prob=0.3 * s, degree=2, coeff_range=(0.0, 0.15)),
                 RandScaleIntensityd(self.keys, prob=0.8 * s, factors=0.25),
                 RandAdjustContrastd(self.keys, prob=0.6 * s, gamma=(0.65, 1.6)),
-                # An average of frames between which the eye moved is blurred, most of all in depth.
+                # An average of frames between which the eye moved is blurred in both directions.
                 RandGaussianSmoothd(self.keys, prob=0.4 * s, sigma_x=(0.3, 1.5), sigma_y=(0.3, 2.0)),
                 RandSpeckled(self.keys, prob=0.6 * s),
             ]

@@ -129,16 +129,17 @@ class ScaleRetinaIntensityd(MapTransform):
 class FlattenRetinad(MapTransform, InvertibleTransform):
     """Resample B-scans onto the model's grid, along the curve under the RPE; its inverse returns to the scan's grid.
 
-    Rows of the grid are at fixed depths from the curve. Its columns go from the first column of the scan that shows
-    retina to the last, about as far apart as ``spacing_um`` says: so that they fill the room. Black beside a retina, be
-    it fill or what is outside the scan, is an edge that no retina has, and networks mark it. B-scans stay as they are.
+    Rows of the grid are at fixed depths from the curve. Columns are spread evenly from the first column of the scan
+    that shows retina to the last, ``spacing_um`` apart to within half a column: beside a retina, the black of fill or of
+    what lies outside the scan is an edge that no retina has, and networks mark it. The B-scans of a volume share their
+    columns.
 
     Args:
         keys: keys of tensors (1, X, Y, Z) on one grid.
         spacing_um: of the grid, along the B-scan and into depth.
         rows: of the grid.
         above_um: depth of the first row above the curve.
-        mask_key: of the retina, from `RetinaMaskd`; with ``_base`` behind it that of the curve.
+        mask_key: key of the mask from `RetinaMaskd`; with ``_base`` appended it is that of the curve.
         allow_missing_keys: leave out keys that a case has not got.
     """
 
@@ -177,8 +178,9 @@ class FlattenRetinad(MapTransform, InvertibleTransform):
         smooth = ndimage.gaussian_filter(volume, [0.5 * np.sqrt(max(s * s - 1, 0)) for s in step] + [0])
         flat = [self._cut(smooth[..., z], x, base[first:end, z], step[1]) for z in range(volume.shape[2])]
         affine = scan.affine.numpy() @ np.diag([*step, 1.0, 1.0])
+        affine[:, 3] += scan.affine.numpy()[:, 0] * first
         result = _like(scan, np.stack(flat, axis=-1), affine)
-        trace = {"base": base.tolist(), "affine": scan.affine.tolist(), "step": list(step), "first": first}
+        trace = {"base": base.tolist(), "affine": scan.affine.tolist(), "step": list(step), "columns": [first, end]}
         self.push_transform(result, orig_size=tuple(scan.shape[1:]), extra_info=trace)
         return result
 
@@ -192,14 +194,14 @@ class FlattenRetinad(MapTransform, InvertibleTransform):
         applied = self.pop_transform(flat)
         trace, size = applied[TraceKeys.EXTRA_INFO], tuple(applied[TraceKeys.ORIG_SIZE])
         base, step = np.asarray(trace["base"], dtype=np.float64), trace["step"]
-        volume = flat[0].cpu().numpy()
-        x = (np.arange(size[0]) - trace["first"] + 0.5) / step[0] - 0.5
+        volume, (first, end) = flat[0].cpu().numpy(), trace["columns"]
+        x = (np.arange(end - first) + 0.5) / step[0] - 0.5
         y = np.arange(size[1])
         scan = np.zeros(size, np.float32)
         for z in range(size[2]):
-            depth = (y[None] - base[:, z][:, None]) / step[1] + self.above_um / self.spacing_um[1]
+            depth = (y[None] - base[first:end, z][:, None]) / step[1] + self.above_um / self.spacing_um[1]
             columns = np.broadcast_to(np.clip(x, 0, volume.shape[0] - 1)[:, None], depth.shape)
-            scan[..., z] = ndimage.map_coordinates(volume[..., z], [columns, depth], order=1, cval=0.0)
+            scan[first:end, :, z] = ndimage.map_coordinates(volume[..., z], [columns, depth], order=1, cval=0.0)
         return _like(flat, scan, np.asarray(trace["affine"]))
 
 
