@@ -35,8 +35,8 @@ class RandSpeckled(RandomizableTransform, MapTransform):
         keys: keys of B-scans (1, X, Y) in [0, 1].
         prob: how often.
         strength: most of its standard deviation, in parts of the signal.
-        floor: most of the standard deviation of the detector's noise; half of the time it is less than a quarter of that.
-            A B-scan of poor light (Duke, eye 12) has a vitreous of 0.08 on the mean, where others have 0.03.
+        floor: most of the standard deviation of the detector's noise; half of the time it is less than a quarter of
+            that. A B-scan of poor light (Duke, eye 12) has a vitreous of 0.08 on the mean, where others have 0.03.
     """
 
     def __init__(self, keys: KeysCollection, prob: float = 0.5, strength: float = 0.35, floor: float = 0.12) -> None:

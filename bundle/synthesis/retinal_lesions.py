@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Synthetic anomalies of the retina: fluid, drusen and detachments of the epithelium, bright spots, thinning.
 
-B-scans are (1, X, Y) on the model's grid (`bundle.transforms.oct.FlattenRetinad`), columns about 24 µm and rows 6 µm apart,
-intensities in [0, 1]. What the anomalies look like follows the consensus of terms for OCT (Staurenghi et al.,
-Ophthalmology 2014); sizes and brightness are this project's own.
+B-scans are (1, X, Y) on the model's grid (`bundle.transforms.oct.FlattenRetinad`), columns about 24 µm and rows
+6 µm apart, intensities in [0, 1]. What the anomalies look like follows the consensus of terms for OCT (Staurenghi et
+al., Ophthalmology 2014); sizes and brightness are this project's own.
 """
 
 from __future__ import annotations

@@ -130,9 +130,9 @@ class FlattenRetinad(MapTransform, InvertibleTransform):
     """Resample B-scans onto the model's grid, along the curve under the RPE; its inverse returns to the scan's grid.
 
     Rows of the grid are at fixed depths from the curve. Columns are spread evenly from the first column of the scan
-    that shows retina to the last, ``spacing_um`` apart to within half a column: beside a retina, the black of fill or of
-    what lies outside the scan is an edge that no retina has, and networks mark it. The B-scans of a volume share their
-    columns.
+    that shows retina to the last, ``spacing_um`` apart to within half a column: beside a retina, the black of fill or
+    of what lies outside the scan is an edge that no retina has, and networks mark it. The B-scans of a volume share
+    their columns.
 
     Args:
         keys: keys of tensors (1, X, Y, Z) on one grid.
