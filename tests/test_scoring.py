@@ -242,3 +242,20 @@ def test_a_setting_that_is_off_is_as_good_as_one_that_there_was_not():
     assert not differences_between(before, made)
     assert not differences_between(made, before)
     assert "roi_size is 64, it was absent" in differences_between(before, describe(inferer=Intensity(roi_size=64)))
+
+
+@pytest.mark.parametrize("percentile", [None, 0.8])
+def test_patients_of_many_and_of_few_pictures_count_alike(percentile):
+    rng = np.random.RandomState(0)
+    many, few = rng.rand(120_000), 1 + rng.rand(20_000)
+    fit = {alike: Calibration.fit([many, few], percentile=percentile, alike=alike) for alike in (False, True)}
+    rates = {alike: [(one >= known.threshold(0.1)).mean() for one in (many, few)] for alike, known in fit.items()}
+    if percentile is None:
+        assert np.mean(rates[True]) == pytest.approx(0.1, rel=0.02)
+        assert np.average(rates[False], weights=[6, 1]) == pytest.approx(0.1, rel=0.02)
+        assert fit[True].threshold(0.1) > fit[False].threshold(0.1) + 0.05
+    assert fit[True].threshold(0.1) >= fit[False].threshold(0.1)
+    same = [rng.rand(50_000) for _ in range(3)]
+    for rate in (0.1, 0.01, 0.001):
+        of = [Calibration.fit(same, percentile=percentile, alike=alike).threshold(rate) for alike in (False, True)]
+        assert of[0] == pytest.approx(of[1], rel=1e-4), "patients of the same size"

@@ -146,10 +146,12 @@ class _Calibration:
         voxels = self.healthy("validation", {"": method})[""]
         if not method.remembers_training:
             voxels = self.healthy("training", {"": method})[""] + voxels
-        self.write(self.parser["method"], method, voxels)
+        self.write(self.parser["method"], method, voxels, alike=not self.modality.axial)
 
-    def write(self, entry: str, method: Inferer, voxels: Healthy, by_depth: bool = False) -> None:
-        """Fit and write an entry."""
+    def write(self, entry: str, method: Inferer, voxels: Healthy, by_depth: bool = False, alike: bool = False) -> None:
+        """Fit and write an entry. How many pictures there are of a patient is chance: ``alike`` lets each patient count
+        as one.
+        """
         path = self.parser.get_parsed_content("tables")
         calibration = Calibration.fit(
             voxels.scores,
@@ -157,9 +159,10 @@ class _Calibration:
             describe(preprocessing=self.preprocessing, inferer=method),
             self.percentile,
             voxels.depths if by_depth else None,
+            alike,
         )
         write_calibration(path, entry, calibration)
-        for number, rates in enumerate(rates_left_out(voxels.scores, self.percentile), 1):
+        for number, rates in enumerate(rates_left_out(voxels.scores, self.percentile, alike), 1):
             said = ", ".join(f"{rate:g} became {reached:.5f}" for rate, reached in rates.items())
             logger.info("  %s without patient %d: there %s", entry, number, said)
         logger.info(
@@ -183,7 +186,7 @@ class _Calibration:
         if self.modality.training_calibrates:
             remembered = fused.with_entries(seen).asking(parts)
             voxels = voxels + self.healthy("training", {"": remembered})[""]
-        self.write(self.parser["method"], fused, voxels)
+        self.write(self.parser["method"], fused, voxels, alike=not self.modality.axial)
 
     def _parts(self) -> Iterator[tuple[str, Inferer]]:
         methods: Mapping[str, object] = self.parser["inferer"]["methods"]
@@ -191,12 +194,14 @@ class _Calibration:
             yield name, self.parser.get_parsed_content(f"inferer#methods#{name}")
 
 
-def rates_left_out(healthy: Sequence[np.ndarray], percentile: float | None) -> list[dict[float, float]]:
+def rates_left_out(
+    healthy: Sequence[np.ndarray], percentile: float | None, alike: bool = False
+) -> list[dict[float, float]]:
     """What the rates become on each patient where the others alone calibrate: what to expect on a new one.
 
     Args:
         healthy: raw scores of healthy voxels, an array a patient.
-        percentile: see `Calibration.fit`.
+        percentile, alike: see `Calibration.fit`.
 
     Returns:
         promised rate → the one reached, a mapping a patient; empty where there are fewer than three.
@@ -206,7 +211,7 @@ def rates_left_out(healthy: Sequence[np.ndarray], percentile: float | None) -> l
         return []
     rates = []
     for number, one in enumerate(patients):
-        others = Calibration.fit([*patients[:number], *patients[number + 1 :]], percentile=percentile)
+        others = Calibration.fit([*patients[:number], *patients[number + 1 :]], percentile=percentile, alike=alike)
         rates.append({rate: float((one >= others.threshold(rate)).mean()) for rate in RATES})
     return rates
 

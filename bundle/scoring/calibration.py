@@ -93,6 +93,7 @@ class Calibration:
         made_with: Mapping | None = None,
         percentile: float | None = None,
         depths: Sequence[np.ndarray] | None = None,
+        alike: bool = False,
     ) -> Calibration:
         """Make the table. It ends where ten voxels are left.
 
@@ -103,15 +104,16 @@ class Calibration:
             percentile: of the bootstrap over patients, see `bundle.scoring.tail.tail_table`. It speaks of the mean
                 over as many patients as calibrated, not of a single one.
             depths: of the same voxels below the surface of the organ, mm; adds the tables of the layers.
+            alike: see `bundle.scoring.tail.tail_table`.
 
         Raises:
             ValueError: when no voxel is given, all scores are equal, or ``percentile`` is not between 0 and 1.
         """
-        table, layers = tail_table(healthy, percentile), []
+        table, layers = tail_table(healthy, percentile, alike), []
         pairs = [] if depths is None else list(zip(healthy, depths, strict=True))
         for nearest, deepest in zip(DEPTHS_MM, (*DEPTHS_MM[1:], np.inf), strict=True) if pairs else ():
             layer = [scores[(depth >= nearest) & (depth < deepest)] for scores, depth in pairs]
-            layers.append(tail_table(layer, percentile) if sum(map(len, layer)) >= LEAST_VOXELS else table)
+            layers.append(tail_table(layer, percentile, alike) if sum(map(len, layer)) >= LEAST_VOXELS else table)
         voxels, patients = sum(map(np.size, healthy)), sum(np.size(one) > 0 for one in healthy)
         return cls(*table, voxels, weights, dict(made_with or {}), percentile, patients, tuple(layers))
 

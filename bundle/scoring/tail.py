@@ -16,13 +16,15 @@ DRAWS = 2000  # of patients, for the bootstrap
 Table = tuple[tuple[float, ...], tuple[float, ...]]
 
 
-def tail_table(healthy: Sequence[np.ndarray], percentile: float | None = None) -> Table:
+def tail_table(healthy: Sequence[np.ndarray], percentile: float | None = None, alike: bool = False) -> Table:
     """Make a table. It ends where ten voxels are left.
 
     Args:
         healthy: raw scores of healthy voxels, an array of any shape a patient.
         percentile: in (0, 1), of a bootstrap over patients: the table holds this percentile of the bootstrapped tail
-            probabilities. None, or a single patient, takes the pooled tail.
+            probabilities. None, or a single patient, takes the tail of all.
+        alike: every patient counts alike, however many voxels there are of him: the tail is the mean of the patients'.
+            By default every voxel does.
 
     Raises:
         ValueError: when no voxel is given, all scores are equal, or ``percentile`` is not between 0 and 1.
@@ -39,8 +41,13 @@ def tail_table(healthy: Sequence[np.ndarray], percentile: float | None = None) -
     value = value[first]
     if len(score) < 2:
         raise ValueError(f"all healthy scores are {score[0]:g}: nothing to tell them apart by")
+    above = np.array([len(one) - np.searchsorted(one, score, side="left") for one in patients])
+    voxels = np.array([len(one) for one in patients])
+    if alike:
+        above, voxels = above / voxels[:, None], np.ones(len(patients))
+        value = -np.log10(above.mean(0))
     if percentile is not None and len(patients) > 1:
-        value = np.minimum(value, -np.log10(_tail_percentile(patients, score, percentile)))
+        value = np.minimum(value, -np.log10(_tail_percentile(above, voxels, percentile)))
     return tuple(score.tolist()), tuple(value.tolist())
 
 
@@ -82,17 +89,15 @@ def values_of(table: Table, score: np.ndarray, capped: bool = True) -> np.ndarra
     return value
 
 
-def _tail_percentile(patients: Sequence[np.ndarray], score: np.ndarray, percentile: float) -> np.ndarray:
+def _tail_percentile(above: np.ndarray, voxels: np.ndarray, percentile: float) -> np.ndarray:
     """P(healthy score ≥ score) at a percentile of the draws of as many patients; falls with the score.
 
     Args:
-        patients: rising scores of each.
-        score: (points,).
+        above: voxels of each patient that reach each score (patients, points).
+        voxels: of each patient. Where patients count alike, their shares of voxels are in ``above`` and ones here.
         percentile: in (0, 1).
     """
-    above = np.array([len(one) - np.searchsorted(one, score, side="left") for one in patients])
-    voxels = np.array([len(one) for one in patients])
-    draws = np.random.RandomState(0).multinomial(len(patients), np.full(len(patients), 1 / len(patients)), DRAWS)
+    draws = np.random.RandomState(0).multinomial(len(above), np.full(len(above), 1 / len(above)), DRAWS)
     tails = (draws @ above) / (draws @ voxels)[:, None]
-    # A draw may have left out the few patients that reach so high: then the pooled tail, which is never zero, counts.
+    # A draw may have left out the few patients that reach so high: then the tail of all, never zero, counts.
     return np.maximum(np.quantile(tails, percentile, axis=0), above.sum(0) / voxels.sum())
