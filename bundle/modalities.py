@@ -150,7 +150,7 @@ OCT = Modality(
     training_calibrates=False,
     described={
         "task": "Unsupervised anomaly mapping of retinal OCT",
-        "description": "Finds what is not normal in a B-scan of the retina. A research preview.",
+        "description": "Finds what is not normal in a B-scan of the retina.",
         "data_source": "Duke (Fang et al. 2012) and OCT2017 (Kermany et al. 2018), see docs/data_license.txt",
         "image_classes": "B-scans of the retina, vitreous at the top",
     },

@@ -109,7 +109,8 @@ def benchmark_images(
     shipped: Mapping[str, Callable] | None = None,
 ) -> dict[str, dict]:
     """Run the protocol; write ``table.csv`` (every figure), ``table.md``, ``images.csv`` (a row an image),
-    ``cases.png`` of the last method, and ``drawn.png``, what the rules have drawn.
+    ``cases.png`` of the last method (by its shipped calibration, if it has one), and ``drawn.png``, what the rules have
+    drawn.
 
     Args:
         cases: test cases with ``kind`` and ``subject``.
@@ -147,7 +148,7 @@ def benchmark_images(
     output_dir.mkdir(parents=True, exist_ok=True)
     write_images(output_dir / "images.csv", scored)
     last = list(methods)[-1]
-    calibration = Calibration.fit([image["voxels"][last] for image in healthy])
+    calibration = (shipped or {}).get(last) or Calibration.fit([image["voxels"][last] for image in healthy])
     save_images(
         output_dir / "cases.png", [_show(image, title, last, calibration) for title, image in _choose(scored, last)]
     )
@@ -308,7 +309,7 @@ def _choose(scored: Sequence[dict], name: str) -> list[tuple[str, dict]]:
     return chosen
 
 
-def _show(image: dict, title: str, name: str, calibration: Calibration) -> tuple[str, np.ndarray, np.ndarray]:
+def _show(image: dict, title: str, name: str, calibration: Callable) -> tuple[str, np.ndarray, np.ndarray]:
     """Title, image and calibrated map of the B-scan with the highest value."""
     maps = calibration(image["map"][name])
     z = int(maps.reshape(-1, maps.shape[-1]).max(0).argmax())
