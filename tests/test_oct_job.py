@@ -38,9 +38,10 @@ def test_fluid_lights_up(job):
     ill, apart = with_fluid(picture, base)
     maps = [job({"image": oct_scan("s", p[None], UM)}) for p in (picture, ill)]
     assert maps[1]["findings"]["case_score"] > maps[0]["findings"]["case_score"]
-    anomaly = maps[1]["pred"][0, ..., 0].numpy().T
+    healthy, anomaly = (one["pred"][0, ..., 0].numpy().T for one in maps)
     inside = (maps[1]["retina"][0, ..., 0].numpy().T > 0) & (apart < 1)
     outside = (maps[1]["retina"][0, ..., 0].numpy().T > 0) & (apart > 3)
+    assert anomaly[inside].mean() > 1 + healthy[inside].mean(), "ten times as rare as the same place without fluid"
     assert anomaly[inside].mean() > 0.7 + anomaly[outside].mean(), "five times as rare"
     assert anomaly[apart < 1.25].max() == anomaly.max(), "nothing stands out more"
     assert not anomaly[maps[1]["retina"][0, ..., 0].numpy().T == 0].any()
