@@ -12,7 +12,6 @@ import sys
 import threading
 import time
 import urllib.request
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,10 +21,11 @@ pytest.importorskip("highdicom")
 pynetdicom = pytest.importorskip("pynetdicom")
 
 from bundle.archive.listener import Listener, Peer
-from bundle.archive.spool import Spool
+from bundle.archive.replaced import REPLACES
+from bundle.archive.spool import STATES, Spool
 from bundle.batch.plan import DICOM_OUTPUTS
 from bundle.cli import main
-from bundle.errors import FlipmapError, OutputError
+from bundle.errors import FlipmapError
 from bundle.pipeline.job import Job
 from bundle.synthesis.sample import synthetic_head
 from tests.conftest import ROOT
@@ -249,27 +249,81 @@ def test_one_that_cannot_be_mapped_or_is_refused_holds_up_nobody(node, studies, 
     listener, archive = node
     whole, first = Listener._map, str(pydicom.dcmread(files(studies, "p0")[0]).SeriesInstanceUID)
 
-    def broken(self, folder):
+    def broken(self, folder, work):
         if folder.name == first:
             raise ValueError("something that nobody thought of")
-        whole(self, folder)
+        whole(self, folder, work)
 
     monkeypatch.setattr(Listener, "_map", broken)
-    refused = listener.spool.root / "results" / "1.2.3"
-    refused.mkdir()
-    shutil.copy(files(studies, "p0")[0], refused / "map.dcm")
+    listener.spool.add("1.2.3", "1.2.3.1", b"an image")
+    refused = listener.spool.folder("1.2.3")
+    with listener.spool.working_copy(refused) as work:
+        (work / "results").mkdir()
+        shutil.copy(files(studies, "p0")[0], work / "results" / "map.dcm")
+        assert listener.spool.mapped(refused, work, work / "results")
     answer = Listener._send
-    monkeypatch.setattr(Listener, "_send", lambda self, paths: "1.2.3" not in str(paths) and answer(self, paths))
+    monkeypatch.setattr(Listener, "_send", lambda self, paths: "1.2.3/" not in str(paths) and answer(self, paths))
     send(files(studies, "p0"), listener.port)
     send(files(studies, "p1"), listener.port)
     wait_for(lambda: listener.spool.status()["done"] == 1 and listener.spool.status()["failed"] == 1)
     assert len(archive.received) == RESULTS
     assert "nobody thought of" in str(listener.spool.status()["reasons"])
-    assert refused.is_dir()
+    assert listener.spool.state_of("1.2.3") == "results"
+
+
+def test_slices_that_come_while_a_series_is_mapped_and_sent(node, studies, monkeypatch):
+    """One arrives while the series is mapped, one while its results are sent: the last results are of all slices, and
+    say that they replace others.
+    """
+    listener, archive = node
+    paths = sorted(files(studies, "p0"), key=lambda path: pydicom.dcmread(path).ImagePositionPatient[2])  # no gaps
+    mapping, sending = Listener._map, Listener._send
+    late = [paths[9], paths[8]]  # while it is mapped, while it is sent
+
+    def map_meanwhile(self, folder, work):
+        if len(late) == 2:
+            assert send([late.pop()], listener.port) == [0]
+        mapping(self, folder, work)
+
+    def send_meanwhile(self, results):
+        if len(late) == 1:
+            assert send([late.pop()], listener.port) == [0]
+        return sending(self, results)
+
+    monkeypatch.setattr(Listener, "_map", map_meanwhile)
+    monkeypatch.setattr(Listener, "_send", send_meanwhile)
+    send(paths[:8], listener.port)
+    wait_for(lambda: listener.spool.status()["done"] == 1)
+    assert not late
+    folder = listener.spool.series("done")[0]
+    assert len(listener.spool.instances(folder)) == 10
+    masks = [one for one in archive.received if one.Modality == "SEG" and len(one.SegmentSequence) == 1]
+    sizes = [len(one.ReferencedSeriesSequence[0].ReferencedInstanceSequence) for one in masks]
+    assert sizes[0] == 9, "the round that a slice came into was not sent"
+    assert sizes[-1] == 10
+    assert len(archive.uids) == len(set(archive.uids)) == 2 * RESULTS
+    described = [str(one.SeriesDescription) for one in archive.received]
+    assert not any(REPLACES in one for one in described[:RESULTS])
+    assert all(one.endswith(REPLACES) for one in described[RESULTS:])
+
+
+def test_the_log_names_a_series_once_and_no_patient(node, studies, caplog):
+    caplog.set_level("INFO", logger="flipmap")
+    listener, _ = node
+    source = pydicom.dcmread(files(studies, "p0")[0])
+    send(files(studies, "p0"), listener.port)
+    wait_for(lambda: listener.spool.status()["done"] == 1)
+    lines = [one.getMessage() for one in caplog.records if str(source.SeriesInstanceUID) in one.getMessage()]
+    assert [line.split(": ")[1].split()[0] for line in lines] == ["arrives", "mapped,", str(RESULTS)]
+    assert len({line.split(": ")[0] for line in lines}) == 1
+    assert lines[0].startswith(f"AX FLAIR, UID {source.SeriesInstanceUID}: ")
+    assert str(source.PatientName) not in caplog.text
 
 
 def test_killed_at_any_moment_nothing_is_lost_or_doubled(studies, tmp_path):
-    """The real command, SIGKILL again and again while it takes in, maps and sends; the archive has each result once."""
+    """The real command, SIGKILL again and again while slices come one by one and ``--status`` is asked; at the end the
+    archive has the results of all slices, each once.
+    """
     port, spool = free_port(), tmp_path / "spool"
     with Receiver(free_port()) as archive:
         command = [sys.executable, "-m", "bundle.cli", "listen", "--spool", spool, "--port", str(port)]
@@ -284,28 +338,36 @@ def test_killed_at_any_moment_nothing_is_lost_or_doubled(studies, tmp_path):
             )
             try:
                 wait_for(lambda: reached(port))
-                if acknowledged < len(paths):
-                    statuses = send(paths[acknowledged:], port) or []
-                    acknowledged += sum(status == 0 for status in statuses)
-                time.sleep(moments.uniform(0.3, 3.0))
+                ending = time.monotonic() + moments.uniform(1.0, 4.0)
+                while acknowledged < len(paths) and (turn == 3 or time.monotonic() < ending):
+                    some = paths[acknowledged : acknowledged + moments.randint(1, 5)]
+                    acknowledged += sum(status == 0 for status in send(some, port) or [])
+                    look = Spool(spool).status(quiet=0.5)
+                    assert sum(look[state] for state in STATES) >= bool(acknowledged)
+                    time.sleep(moments.uniform(0, 0.8))
+                time.sleep(max(0.0, ending - time.monotonic()))
             finally:
                 if turn < 3:
                     process.send_signal(signal.SIGKILL)
                     process.wait(30)
+            kept = {path.stem for path in spool.glob("series/*/instances/*.dcm")}
+            known = {
+                str(pydicom.dcmread(path, stop_before_pixels=True).SOPInstanceUID) for path in paths[:acknowledged]
+            }
+            assert known <= kept
         try:
-            wait_for(lambda: Spool.status(_peek(spool))["done"] == 2)
+            wait_for(lambda: Spool(spool).status()["done"] == 2)
+            refused = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+            assert refused.returncode == 2
+            assert "another flipmap listens" in refused.stderr
         finally:
             process.kill()
             process.wait(30)
-        assert len(set(archive.uids)) == 2 * RESULTS, "each result has one UID, however often it was sent"
+        masks = [one for one in archive.received if one.Modality == "SEG" and len(one.SegmentSequence) == 1]
+        whole = [one for one in masks if len(one.ReferencedSeriesSequence[0].ReferencedInstanceSequence) == 10]
+        assert {str(one.PatientID) for one in whole} == {"P0", "P1"}
+        assert len({str(one.SOPInstanceUID) for one in whole}) == 2, "a result has one UID, however often it was sent"
     assert main(["listen", "--status", "--spool", str(spool)]) == 0
-
-
-def _peek(root):
-    """A look at a spool without clearing anything away."""
-    spool = object.__new__(Spool)
-    spool.root = Path(root)
-    return spool
 
 
 def reached(port):
@@ -314,40 +376,12 @@ def reached(port):
         return one.connect_ex((LOCAL, port)) == 0
 
 
-def test_the_spool_says_when_the_disk_is_full(tmp_path, monkeypatch):
-    spool = Spool(tmp_path / "spool")
-
-    def full(*_, **__):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(OutputError, match="No space left"):
-        spool.add("1.2.3", "1.2.3.4", b"DICM")
-    assert not list((tmp_path / "spool").rglob("*.dcm"))
-
-
-def test_late_instances_bring_a_series_back_with_all_of_it(tmp_path):
-    spool = Spool(tmp_path / "spool")
-    spool.add("1.2", "1.2.1", b"one")
-    (ready,) = spool.complete(0)
-    results = tmp_path / "results"
-    results.mkdir()
-    (results / "map.dcm").write_bytes(b"map")
-    spool.mapped(ready, results)
-    spool.add("1.2", "1.2.1", b"one")
-    assert spool.status()["results"] == 1, "known"
-    spool.sent(spool.series("results")[0])
-    spool.add("1.2", "1.2.2", b"two")
-    assert spool.status()["done"] == 0
-    (ready,) = spool.complete(0)
-    assert {path.stem for path in ready.glob("*.dcm")} == {"1.2.1", "1.2.2"}
-
-
 def test_usage(tmp_path, capsys):
     assert main(["listen", "--spool", str(tmp_path / "spool")]) == 2
     assert "--send-to" in capsys.readouterr().err
     with pytest.raises(FlipmapError, match="AE@host:port"):
         Peer.of("ARCHIVE@host", with_port=True)
+    Spool(tmp_path / "spool").open()
     assert main(["listen", "--status", "--spool", str(tmp_path / "spool")]) == 0
     assert json.loads(capsys.readouterr().out)["incoming"] == 0
 

@@ -5,23 +5,23 @@ from __future__ import annotations
 
 import logging
 import re
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from ..batch.case import run_case
-from ..batch.plan import plan_series
+from ..batch.plan import plain, plan_series
 from ..errors import FlipmapError, OutputError
 from ..io.dicom import find_series
 from ..pipeline.dataset import explain
 from ..pipeline.job import Job
+from .replaced import mark_as_replacing
 from .results import collect_results
-from .spool import MAPPING, Spool
+from .spool import INSTANCES, MOST_TRIES, Spool
 
 __all__ = ["Listener", "Peer"]
 
@@ -59,6 +59,9 @@ class Peer:
             raise FlipmapError(text, "no DICOM node", f"Write AE@host{':port' * with_port}")
         return cls(found[1], found[2], int(found[3]) if with_port else 0)
 
+    def __str__(self) -> str:
+        return f"{self.title}@{self.host}" + f":{self.port}" * bool(self.port)
+
 
 class Listener:
     """Takes series in, maps them one after the other, and sends the results on. `start` begins it, `stop` ends it.
@@ -73,6 +76,7 @@ class Listener:
         quiet: seconds without a new instance after which a series is complete.
         retry: seconds between tries to reach the receiver.
         keep: seconds after which a series that is done is forgotten; until then further instances of it join it.
+        keep_failed: the same of one that could not be mapped.
         host: address to listen on; all by default.
         rule: regular expression of the descriptions of series to map; by default that of the modality.
 
@@ -91,24 +95,29 @@ class Listener:
         quiet: float = 10.0,
         retry: float = 30.0,
         keep: float = 86400.0,
+        keep_failed: float = 7 * 86400.0,
         host: str = "",
         rule: str | None = None,
     ) -> None:
         self.job, self.spool, self.title, self.receiver = job, spool, title, receiver
         self.allowed = {(peer.title, address) for peer in allowed for address in _addresses(peer.host)}
-        self.address, self.quiet, self.retry, self.keep = (host, port), quiet, retry, keep
+        self.address, self.quiet, self.retry = (host, port), quiet, retry
+        self.keep, self.keep_failed = keep, keep_failed
         self.rule = rule or job.series
         self.port = port
         self._ending = threading.Event()
         self._server: Any = None
         self._threads: list[threading.Thread] = []
         self._coming: dict[int, set[str]] = {}  # association → series that it has brought
+        self._labels: dict[str, str] = {}  # folder of a series → its name in the log
+        self._later: dict[str, float] = {}  # folder of a series that the disk had no room for → when to try again
 
     def start(self) -> None:
         """Listen, map and send, each in threads of its own.
 
         Raises:
-            FlipmapError: when the port cannot be had.
+            FlipmapError: when the port cannot be had, or another process has the spool.
+            OutputError: when the spool cannot be written.
         """
         from pynetdicom import AE, AllStoragePresentationContexts, evt
         from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
@@ -126,9 +135,11 @@ class Listener:
             (evt.EVT_ABORTED, self._broken_off),
             (evt.EVT_CONN_CLOSE, self._broken_off),
         ]
+        self.spool.open()
         try:
             self._server = node.start_server(self.address, block=False, evt_handlers=handlers)
         except OSError as error:
+            self.spool.close()
             raise FlipmapError(
                 f"port {self.address[1]}", f"cannot be had ({error.strerror})", "Give another"
             ) from error
@@ -146,6 +157,8 @@ class Listener:
             self._server.shutdown()
         for thread in self._threads:
             thread.join(timeout=10)
+        if not any(thread.is_alive() for thread in self._threads):  # else the lock is held until the process ends
+            self.spool.close()
 
     # Taking in
 
@@ -166,18 +179,20 @@ class Listener:
         try:
             dataset = event.dataset
             series, instance = str(dataset.SeriesInstanceUID), str(dataset.SOPInstanceUID)
-        except Exception as error:
-            logger.error("an instance that cannot be read: %s", error)
+            content = event.encoded_dataset()  # as it came: nothing of it is written anew
+        except Exception as error:  # whatever a sender may send
+            logger.error("an instance that cannot be read: %s", type(error).__name__)
             return CANNOT_UNDERSTAND
         try:
-            dataset.file_meta = event.file_meta
-            buffer = BytesIO()
-            dataset.save_as(buffer, enforce_file_format=True)
-            self.spool.add(series, instance, buffer.getvalue())
-            self._coming.setdefault(id(event.assoc), set()).add(series)
+            self.spool.add(series, instance, content)
         except OutputError as error:
             logger.error("%s", error)
             return OUT_OF_RESOURCES  # the sender keeps it, and tries again
+        name = self.spool.folder(series).name
+        if name not in self._labels:
+            self._labels[name] = label_of(dataset)
+            logger.info("%s: arrives from %s", self._labels[name], event.assoc.requestor.ae_title)
+        self._coming.setdefault(id(event.assoc), set()).add(series)
         return SUCCESS
 
     def _broken_off(self, event: Any) -> None:
@@ -185,58 +200,87 @@ class Listener:
         series = self._coming.pop(id(event.assoc), set())
         if not event.assoc.is_released:
             for one in series:
-                logger.warning("%s: its sender broke off; waited for", one)
+                logger.warning("%s: its sender broke off; waited for", self._label(self.spool.folder(one)))
                 self.spool.hold(one, self.quiet)
 
     # Mapping
 
     def _map_what_is_complete(self) -> None:
-        self.spool.forget(self.keep)
-        self.spool.complete(self.quiet)
-        for folder in self.spool.series("ready"):
+        for name in self.spool.forget(self.keep, self.keep_failed):
+            logger.info("%s: kept long enough, removed from the spool", self._labels.pop(name, name))
+        for folder in self.spool.ready(self.quiet):
             if self._ending.is_set():
                 return
-            try:
-                self._map(folder)
-            except Exception as error:  # whatever it is, the others go on
-                known = explain(error, {"name": folder.name, "image": folder.name})
-                logger.error("%s", known)
-                self.spool.fail(folder, f"{known.reason}. {known.remedy}")
+            if self._later.get(folder.name, 0.0) <= time.monotonic():
+                self._map_or_fail(folder)
 
-    def _map(self, folder: Path) -> None:
-        """Map a series, and leave what is to be sent.
+    def _map_or_fail(self, folder: Path) -> None:
+        """Map a series; whatever goes wrong, it waits or has failed with the reason, and the others go on."""
+        if self.spool.tries(folder) >= MOST_TRIES:
+            self._fail(folder, None, f"flipmap ended {MOST_TRIES} times while it was mapped. Look at its memory")
+            return
+        try:
+            with self.spool.working_copy(folder) as work:
+                try:
+                    self._map(folder, work)
+                except OutputError:
+                    raise
+                except Exception as error:
+                    known = explain(error, {"name": folder.name, "image": folder.name})
+                    self._fail(folder, work, f"{known.reason}. {known.remedy}")
+        except OutputError as error:  # no room, which may come again
+            logger.error("%s: %s; tried again in %g s", self._label(folder), error, self.retry)
+            self._later[folder.name] = time.monotonic() + self.retry
+
+    def _fail(self, folder: Path, work: Path | None, reason: str) -> None:
+        if self.spool.fail(folder, work, reason):
+            logger.error("%s: not mapped: %s", self._label(folder), reason)
+
+    def _map(self, folder: Path, work: Path) -> None:
+        """Map the images of a series, and leave what is to be sent.
 
         Raises:
             FlipmapError: when it is not to be mapped, or cannot be.
         """
-        planned, skipped = plan_series(find_series(folder), self.rule, self.job.units)
+        planned, skipped = plan_series(find_series(work / INSTANCES), self.rule, self.job.units)
         if not planned:
             raise FlipmapError(folder.name, "; ".join(skipped.values()) or "no image in it", "It is not meant for this")
-        with tempfile.TemporaryDirectory(dir=self.spool.root, prefix=MAPPING) as temporary:
-            case, output = planned[0], Path(temporary) / "output"
+        results = work / "results"
+        for number, case in enumerate(planned):
+            output = work / f"output{number}"
             run_case(self.job, case, output)
-            results = Path(temporary) / "results"
-            collect_results(case, output, results, self.job.fingerprint)
-            self.spool.mapped(folder, results)
-        logger.info("%s: mapped", case.name)
+            collect_results(case, output, results / str(number), self.job.fingerprint)
+        if self.spool.was_sent(folder):
+            mark_as_replacing(results)
+        if self.spool.mapped(folder, work, results):
+            logger.info("%s: mapped, %d instances", self._label(folder), len(self.spool.instances(folder)))
+        else:
+            logger.info("%s: more of it came while it was mapped; mapped again with all of it", self._label(folder))
+
+    def _label(self, folder: Path) -> str:
+        """The one name of a series in the log."""
+        if folder.name not in self._labels:
+            self._labels[folder.name] = label_in(folder / INSTANCES) or folder.name
+        return self._labels[folder.name]
 
     # Sending
 
     def _send_results(self) -> None:
         left = False
         for folder in self.spool.series("results"):
-            if self._ending.is_set():
-                return
-            arrived = self._send(sorted(folder.glob("*.dcm")))
+            outgoing = None if self._ending.is_set() else self.spool.to_send(folder)
+            if outgoing is None:
+                continue
+            arrived = self._send(outgoing.files)
             if arrived:
-                self.spool.sent(folder)
-                logger.info("%s: results sent to %s", folder.name, self.receiver.title)
+                self.spool.sent(folder, outgoing)
+                logger.info("%s: %d results sent to %s", self._label(folder), len(outgoing.files), self.receiver.title)
                 continue
             left = True
             if arrived is None:
                 logger.error("%s cannot be reached; tried again in %g s", self.receiver, self.retry)
                 break
-            logger.error("%s: refused by %s; tried again in %g s", folder.name, self.receiver, self.retry)
+            logger.error("%s: not taken by %s; tried again in %g s", self._label(folder), self.receiver, self.retry)
         if left:
             self._ending.wait(self.retry)
 
@@ -249,7 +293,10 @@ class Listener:
 
         if not files:
             return True  # sent, and then the process ended
-        node, datasets = AE(ae_title=self.title), [pydicom.dcmread(path) for path in files]
+        try:
+            node, datasets = AE(ae_title=self.title), [pydicom.dcmread(path) for path in files]
+        except FileNotFoundError:
+            return False  # a new round of them has taken their place
         node.connection_timeout = CONNECT
         for kind, syntax in {(d.SOPClassUID, d.file_meta.TransferSyntaxUID) for d in datasets}:
             node.add_requested_context(kind, syntax)
@@ -278,6 +325,23 @@ class Listener:
                 logger.exception("%s failed, and is tried again", work.__name__)
                 time.sleep(1)
             self._ending.wait(min(1.0, self.quiet / 4))
+
+
+def label_of(dataset: Any) -> str:
+    """What an archive finds a series by: description, accession number and UID; nothing of the patient."""
+    tags = {"": "SeriesDescription", "accession ": "AccessionNumber", "UID ": "SeriesInstanceUID"}
+    words = [f"{word}{value}" for word, tag in tags.items() if (value := str(dataset.get(tag) or "").strip())]
+    return plain(", ".join(words))
+
+
+def label_in(folder: Path) -> str:
+    """`label_of` the first instance in a folder; empty where it cannot be read."""
+    import pydicom
+
+    for path in sorted(folder.glob("*.dcm"))[:1]:
+        with suppress(Exception):  # whatever a sender may have sent
+            return label_of(pydicom.dcmread(path, stop_before_pixels=True, force=True))
+    return ""
 
 
 def _addresses(host: str) -> set[str]:

@@ -21,6 +21,8 @@ from .options import add_modality, add_settings, positive, seconds, settings_of
 
 __all__ = ["add_arguments", "run"]
 
+QUIET = ("pynetdicom", "highdicom", "pydicom")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--spool", type=Path, required=True, help="folder where series and results wait")
@@ -45,6 +47,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--keep", type=seconds, default=86400.0, metavar="SECONDS", help="series that are done (default: a day)"
     )
+    parser.add_argument(
+        "--keep-failed",
+        type=seconds,
+        default=7 * 86400.0,
+        metavar="SECONDS",
+        help="series that could not be mapped (default: a week)",
+    )
     parser.add_argument("--series", help="regular expression for DICOM series (default: that of the modality)")
     parser.add_argument("--threads", type=positive, help="most threads of arithmetic (default: all cores)")
     add_modality(parser)
@@ -56,7 +65,9 @@ def run(options: argparse.Namespace) -> None:
 
     spool = Spool(options.spool)
     if options.status:
-        print(json.dumps(spool.status(), indent=1))
+        if not options.spool.is_dir():
+            raise FlipmapError(options.spool, "no such folder", "Give the spool of flipmap listen")
+        print(json.dumps(spool.status(options.quiet or 0.0), indent=1))
         return
     if not options.send_to or not options.allow:
         raise FlipmapError("flipmap listen", "--send-to and --allow are needed", "Say where to, and who may send")
@@ -65,13 +76,18 @@ def run(options: argparse.Namespace) -> None:
     from ..pipeline.contrasts import job_of_any_contrast
     from ..pipeline.job import Job
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    # One line an event: what libraries say of every request and attribute would drown it.
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("flipmap").setLevel(logging.INFO)
+    for library in QUIET:
+        logging.getLogger(library).setLevel(logging.ERROR)
     settings = settings_of(options.set) | ({"threads": options.threads} if options.threads else {})
     modality = modality_of(options.modality)
     job = job_of_any_contrast(**settings) if modality.config is None else Job(modality.configs(), **settings)
     allowed = [Peer.of(text, with_port=False) for text in options.allow]
     receiver = Peer.of(options.send_to, with_port=True)
     waits = {"quiet": options.quiet or 0.1, "retry": options.retry or 0.1, "keep": options.keep or 0.0}
+    waits["keep_failed"] = options.keep_failed or 0.0
     listener = Listener(
         job, spool, options.ae, options.port, allowed, receiver, host=options.host, rule=options.series, **waits
     )

@@ -62,7 +62,9 @@ class CodeLoss(nn.Module):
         super().__init__()
         self.entropy = entropy
 
-    def forward(self, prediction: tuple[torch.Tensor, torch.Tensor, torch.Tensor], target: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, prediction: tuple[torch.Tensor, torch.Tensor, torch.Tensor], target: torch.Tensor
+    ) -> torch.Tensor:
         reconstruction, probability, places = prediction
         inside = probability.movedim(1, -1)[places[:, 0]]  # (places that are not air, code_channels)
         each = binary_entropy(inside).mean()
