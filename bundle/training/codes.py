@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +28,7 @@ class CodeTraining(Inferer):
     def __init__(self, precision: str = "auto") -> None:
         self.precision = precision
 
-    def __call__(
+    def __call__(  # type: ignore[override]  # more than one tensor: what `CodeLoss` takes
         self, inputs: torch.Tensor, network: nn.Module, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """
@@ -40,11 +40,11 @@ class CodeTraining(Inferer):
             reconstructions (B, C, H, W), probabilities of a one (B, code_channels, h, w), and which places of the code
             are not air (B, 1, h, w).
         """
-        autoencoder: BinaryAutoencoder = getattr(network, "module", network)
+        autoencoder = cast(BinaryAutoencoder, getattr(network, "module", network))
         with autocast(inputs.device, self.precision):
             probability = torch.sigmoid(autoencoder.encoder(inputs).float())
             reconstruction = autoencoder.decode(straight_through_bernoulli(probability))
-        places = F.adaptive_avg_pool2d(inputs.amax(1, keepdim=True), probability.shape[2:]) > AIR
+        places = F.interpolate(inputs.amax(1, keepdim=True), size=probability.shape[2:], mode="area") > AIR
         return reconstruction.float(), probability, places
 
 
