@@ -29,7 +29,7 @@ COMMANDS = {
     "config": "say where the main config is, for python -m monai.bundle run",
     "calibrate": "make calibrations anew, after a training or a change of settings",
     "several": "choose, calibrate and evaluate the map of several contrasts of one head",
-    "case-scores": "measure the case scores of healthy tissue, for the report",
+    "odds": "make the odds of findings from healthy tissue of people who trained nothing",
     "evaluate": "make a table of results",
     "benchmark": "measure time and memory",
     "compare-trainings": "measure the variability across training seeds",

@@ -170,6 +170,6 @@ def _write_dicom(job: Job, case: PlannedCase, item: dict, output: Path) -> None:
     write_parametric_map(paths["pred"], pred, source, case.units, title)
     write_segmentation(paths["mask"], mask, source, method)
     if "bands" in paths:
-        write_bands(paths["bands"], pred, source, method)
+        write_bands(paths["bands"], np.where(mask > 0, pred, 0), source, method)
     found = item["findings"]["findings"]
     write_findings(paths["segments"], paths["report"], label_findings(mask, found), found, source, method)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The protocol where nobody has drawn outlines: whole images of known diagnosis, normal against each disease.
 
-- An image's score is the one that its findings carry (`bundle.scoring.findings.case_score`); a patient's is the mean of
-  his images'. AUROC and average precision compare patients; intervals are 95 %, by drawing patients of each kind.
+- An image's score is the highest value that a volume of it reaches (`bundle.scoring.findings.highest_value`); a
+  patient's is the mean of his images'. AUROC and average precision compare patients; intervals are 95 %, by drawing
+  patients of each kind.
 - Thresholds come from normal patients who neither trained nor are tested; the rate that they reach is measured on the
   tested normal ones.
 - Voxels are compared on synthetic anomalies in the tested normal images, of a family that no training saw; and on what
@@ -30,7 +31,7 @@ from ..errors import ScanError, cause_of
 from ..oct_cases import DUKE, NORMAL
 from ..report.figures import save_images
 from ..scoring.calibration import Calibration
-from ..scoring.findings import case_score
+from ..scoring.findings import highest_value
 from ..synthesis.anomalies import RandSyntheticAnomaly
 from ..synthesis.drawing import RULES, drawn_volume
 from .image_tables import write_images, write_tables
@@ -119,7 +120,7 @@ def benchmark_images(
         network, preprocessing, device: as in the main job.
         output_dir: folder of the tables.
         region: key of the organ's mask.
-        scored_ml: see `bundle.scoring.findings.case_score`.
+        scored_ml: see `bundle.scoring.findings.highest_value`.
         cropped: further normal images, whose size was lost, on which false alarms are counted.
         shipped: name → raw scores → values of the shipped calibration, where a method has one.
 
@@ -199,7 +200,7 @@ def _score(
             image["seconds"][name] = time.perf_counter() - started
             image["voxels"][name] = scores[inside].astype(np.float32)
             image["map"][name] = scores.astype(np.float32)
-            image["score"][name] = case_score(scores, np.asarray(organ.affine), scored_ml)
+            image["score"][name] = highest_value(scores, np.asarray(organ.affine), scored_ml)
         scored.append(image)
     return scored
 

@@ -28,7 +28,16 @@ JOB = "job"
 #: Settings that mean the same for every contrast.
 SHARED = frozenset(
     (
-        *("threshold", "smoothing_mm", "min_finding_ml", "scored_ml", "precision", "device", "threads"),
+        *(
+            "threshold",
+            "smoothing_mm",
+            "min_finding_ml",
+            "scored_ml",
+            "false_findings",
+            "precision",
+            "device",
+            "threads",
+        ),
         *("num_workers", "brain_masks"),
     )
 )

@@ -6,7 +6,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,19 +20,30 @@ from ..arguments import check_settings
 from ..modalities import Modality, modality_of
 from ..paths import __version__, bundle_root
 from ..scoring.calibration import RAW_UNITS, UNITS, Calibrated, is_uncalibrated, read_calibration
+from ..scoring.findings import FindFindingsd
+from ..scoring.odds import FindingOdds, odds_beside
 from ..threads import ARITHMETIC, limit_threads
 
-__all__ = ["CASE_SCORES", "Job"]
+__all__ = ["Job"]
 
-SETTINGS = ("modality", "region", "method", "suffix", "threshold", "smoothing_mm", "min_finding_ml", "precision")
+SETTINGS = (
+    "modality",
+    "region",
+    "method",
+    "suffix",
+    "threshold",
+    "smoothing_mm",
+    "min_finding_ml",
+    "false_findings",
+    "precision",
+)
 RATES = (0.1, 0.01, 0.001, 0.0001)  # of healthy voxels: what the values 1 to 4 of a map stand for
 #: Ids of the config that say where and how, not what.
 BESIDE_THE_POINT = {
     *("imports", "bundle_root", "dataset_dir", "output_dir", "brain_masks", "device", "num_workers", "threads"),
     *("dataset", "dataloader", "handlers", "evaluator", "initialize", "run"),
-    *("weights", "brain_weights", "calibrated_weights", "calibration", "tables"),
+    *("weights", "brain_weights", "calibrated_weights", "calibration", "tables", "odds"),
 }
-CASE_SCORES = "case_scores.json"  # beside the calibration
 WRITERS = "bundle.pipeline.save."  # transforms that write files; a job leaves that to who asks it
 
 
@@ -128,25 +138,24 @@ class Job:
             "points": [point for point in points if point[0] <= known.end],
         }
 
+    @cached_property
+    def odds(self) -> FindingOdds | None:
+        """Of the findings of its maps; None where there are none for its calibration and threshold."""
+        return next(one.odds for one in self.postprocessing.transforms if isinstance(one, FindFindingsd))
+
     @property
     def healthy_case_scores(self) -> dict | None:
-        """Case scores of healthy tissue, as its findings have them: ``scores``, a number a scan, and ``what`` in words;
-        None where there are none for this calibration.
-        """
-        path = Path(self.config.get_parsed_content("tables")).with_name(CASE_SCORES)
-        if self.uncalibrated or not path.exists():
+        """Case scores of healthy tissue: ``scores``, a number a scan, and ``what`` in words; None without odds."""
+        if self.odds is None:
             return None
-        known = json.loads(path.read_text(encoding="utf-8")).get(self.config.get_parsed_content("method"))
-        if known is None or known["calibration"] != self.calibration_hash:
-            return None
-        return {key: known[key] for key in ("scores", "what")}
+        what = f"people who trained nothing, from {len(self.odds.places)} places; of ill ones the tissue without lesion"
+        return {"scores": list(self.odds.healthy_scores), "what": what}
 
     @property
     def calibration_hash(self) -> str:
         """Of the calibration of its method."""
         path, method = (self.config.get_parsed_content(key) for key in ("calibration", "method"))
-        points = read_calibration(path, method)
-        return hashlib.sha256(json.dumps(asdict(points), sort_keys=True, default=str).encode()).hexdigest()[:16]
+        return read_calibration(path, method).hash
 
     def calibrated(self, scores: np.ndarray) -> np.ndarray:
         """Raw scores of its method, of any shape, as its maps have them."""
@@ -163,7 +172,8 @@ class Job:
         digest.update(self.units.encode())
         weights, tables = (self.config.get_parsed_content(key) for key in ("calibrated_weights", "tables"))
         used = tables if self.uncalibrated else self.config.get_parsed_content("calibration")
-        for path in dict.fromkeys((*weights, tables, used)):
+        odds = [path for path in [odds_beside(tables)] if path.exists()]
+        for path in dict.fromkeys((*weights, tables, used, *odds)):
             digest.update(Path(path).read_bytes())
         return digest.hexdigest()
 

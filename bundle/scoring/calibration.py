@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -29,11 +29,13 @@ from .description import describe, differences_between
 from .tail import Table, check_table, tail_table, values_of
 
 __all__ = [
+    "RARER",
     "RAW_UNITS",
     "UNCALIBRATED",
     "UNITS",
     "Calibrated",
     "Calibration",
+    "Rarer",
     "is_uncalibrated",
     "read_calibration",
     "weights_hash",
@@ -42,6 +44,7 @@ __all__ = [
 
 UNITS = "-log10 of the healthy tail probability"
 RAW_UNITS = "raw score of the method, not calibrated"
+RARER = "rarer"  # key of what a map says beyond the end of its table
 UNCALIBRATED = "none"  # in place of a calibration file: raw scores are asked for
 #: Bounds of the layers of the brain that have a table of their own, mm below its surface.
 DEPTHS_MM = (0.0, 4.0, 8.0, 13.0, 20.0, 32.0)
@@ -122,6 +125,11 @@ class Calibration:
         """The highest value that the table knows; a voxel of this value is at least as rare."""
         return float(self.value[-1])
 
+    @property
+    def hash(self) -> str:
+        """Of its tables and of what they were made with, first 16 digits of a SHA-256."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True, default=str).encode()).hexdigest()[:16]
+
     def threshold(self, rate: float) -> float:
         """The raw score that this share of healthy voxels reaches (0 < ``rate`` < 1), at most at the table's end."""
         return float(np.interp(-np.log10(rate), self.value, self.score))
@@ -145,6 +153,25 @@ class Calibration:
             near = share > 0
             value[near] += share[near] * values_of(table, np.asarray(score)[near], capped)
         return value
+
+
+class Rarer(NamedTuple):
+    """What a map says beyond the end of its table, along the slope of its last decade: a number to rank by.
+
+    Attributes:
+        voxels: flat indices, of the voxels that end with the table.
+        values: float32, of these voxels.
+    """
+
+    voxels: np.ndarray
+    values: np.ndarray
+
+    def lay_over(self, anomaly: np.ndarray) -> np.ndarray:
+        """The map (X, Y, Z) with these values in the place of the end of the table; where it is 0 it stays so."""
+        whole = anomaly.copy()
+        flat = whole.reshape(-1)
+        flat[self.voxels] = np.where(flat[self.voxels] > 0, self.values, 0)
+        return whole
 
 
 class Calibrated(MapTransform):
@@ -186,7 +213,10 @@ class Calibrated(MapTransform):
             return d
         d[self.end_key] = self.calibration.end
         for key in self.key_iterator(d):
-            values = torch.from_numpy(self.calibration(d[key].cpu().numpy()))
+            open_ended = self.calibration(d[key].cpu().numpy(), capped=False)
+            voxels = np.flatnonzero(open_ended > self.calibration.end)
+            d[RARER] = Rarer(voxels, open_ended.reshape(-1)[voxels])
+            values = torch.from_numpy(np.minimum(open_ended, np.float32(self.calibration.end)))
             d[key] = type(d[key])(values, meta=d[key].meta) if hasattr(d[key], "meta") else values
         return d
 

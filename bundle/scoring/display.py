@@ -71,7 +71,8 @@ class ShowAsd(MapTransform):
             if show == "mask":
                 d[key] = d[self.mask_key]
             elif show == "bands":
-                bands = torch.from_numpy(in_bands(d[key].cpu().numpy(), self.threshold))
+                shown = np.where(d[self.mask_key].cpu().numpy() > 0, d[key].cpu().numpy(), 0)
+                bands = torch.from_numpy(in_bands(shown, self.threshold))
                 d[key] = MetaTensor(bands, meta=d[key].meta)
         if self.findings_key in d:
             d["result"] = d[self.findings_key]

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measure the case scores of healthy tissue, for the histogram of the report; after a calibration.
+"""Make the odds of findings from healthy tissue of people who trained nothing; after a calibration.
 
-flipmap case-scores DATA --modality flair
+flipmap odds DATA --modality flair
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import argparse
 import logging
 from pathlib import Path
 
-from .options import add_modality, positive
+from .options import add_modality, add_settings, positive, settings_of
 
 __all__ = ["add_arguments", "run"]
 
@@ -19,10 +19,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", type=Path, help="folder of the sets of bundle/evaluation/untrained.py")
     parser.add_argument("--threads", type=positive, help="most threads of arithmetic (default: all cores)")
     add_modality(parser)
+    add_settings(parser)
 
 
 def run(options: argparse.Namespace) -> None:
-    from ..evaluation.case_scores import write_case_scores
+    from ..evaluation.healthy_findings import make_odds
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    print(write_case_scores(options.data, options.modality, options.threads))
+    print(make_odds(options.data, options.modality, options.threads, **settings_of(options.set)))

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Findings of healthy tissue, and the odds that are made of them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+
+from ..errors import DatasetError
+from ..io.nifti import read_scan
+from ..modalities import DEFAULT, modality_of
+from ..pipeline.job import Job
+from ..scoring.findings import ALL, CORNERS, label_findings, voxel_millilitres
+from ..scoring.odds import FindingOdds, HealthyScan, odds_beside, write_odds
+from ..transforms.head import free_slices
+from .untrained import SETS
+
+__all__ = ["THRESHOLDS", "healthy_scan", "make_odds", "odds_of_cases"]
+
+logger = logging.getLogger(__name__)
+
+LEAST_ML = 300.0  # of healthy brain: less is no head
+THRESHOLDS = (2.0, 3.0)  # of the map, that odds are made for
+
+
+def healthy_scan(
+    item: Mapping, region: str, lesion: np.ndarray | None, place: str, slices_alone: bool = False
+) -> HealthyScan:
+    """What the healthy tissue of a scan has in findings.
+
+    Args:
+        item: from a `Job` that keeps all findings.
+        region: of the organ.
+        lesion: bool (X, Y, Z), on the scan's grid; None where all is healthy.
+        place: where the scan is from.
+        slices_alone: only axial slices without lesion, nor next to one, are healthy: a tumour presses on what is
+            around it. Otherwise a finding that does not touch a lesion is healthy tissue's.
+    """
+    findings = item["findings"]["findings"]
+    mask, organ = (item[key].cpu().numpy()[0] > 0 for key in ("mask", region))
+    affine = np.asarray(item["image"].meta["original_affine"], dtype=float)
+    ranks = label_findings(mask, findings)
+    healthy = np.ones(mask.shape, bool)
+    if lesion is not None and lesion.any():
+        healthy = _slices_without(lesion, affine) if slices_alone else ~ndimage.binary_dilation(lesion, CORNERS)
+    touched = set(np.unique(ranks[~healthy])) - {0}
+    extreme = np.array([one["extreme"] for one in findings if one["rank"] not in touched])
+    return HealthyScan(extreme, float((organ & healthy).sum()) * voxel_millilitres(affine), place)
+
+
+def _slices_without(lesion: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    """Which voxels lie in slices across the axis nearest to foot and head that have no lesion, nor their neighbours."""
+    axis = int(np.abs(affine[2, :3] / np.linalg.norm(affine[:3, :3], axis=0)).argmax())
+    free = free_slices(np.moveaxis(lesion, axis, 2))
+    shape = [1, 1, 1]
+    shape[axis] = -1
+    return np.broadcast_to(free.reshape(shape), lesion.shape)
+
+
+def odds_of_cases(
+    config_files: Sequence[str | Path], cases: Iterable[tuple[str, bool, dict]], **settings: object
+) -> list[FindingOdds]:
+    """Odds for each of `THRESHOLDS`, from scans of healthy people, or of ill ones whose lesions are known.
+
+    Args:
+        config_files: of the job.
+        cases: place, whether only slices without lesion are healthy, and the case: ``image`` and, unless all is
+            healthy, ``label``.
+        settings: ids of its config.
+
+    Returns:
+        none where a threshold has fewer than ten findings.
+    """
+    jobs = {t: Job(config_files, **{**settings, "threshold": t, "false_findings": ALL}) for t in THRESHOLDS}
+    first = next(iter(jobs.values()))
+    scans: dict[float, list[HealthyScan]] = {threshold: [] for threshold in THRESHOLDS}
+    for place, slices_alone, case in cases:
+        scored = first.infer(first.prepare({key: case[key] for key in ("image", "name") if key in case}))
+        lesion = read_scan(case["label"], labels=True)[0].numpy() > 0.5 if "label" in case else None
+        for threshold, job in jobs.items():
+            scan = healthy_scan(job.finish(dict(scored)), job.region, lesion, place, slices_alone)
+            if job.region != "brain" or scan.organ_ml >= LEAST_ML:
+                scans[threshold].append(scan)
+                logger.info("%s %s at %g: %d findings", place, case.get("name"), threshold, len(scan.extreme))
+    odds = []
+    for threshold, known in scans.items():
+        try:
+            odds.append(FindingOdds.fit(known, threshold, first.calibration_hash))
+        except ValueError as error:
+            logger.warning("no odds of findings at threshold %g: %s", threshold, error)
+    return odds
+
+
+def make_odds(data: str | Path, modality: str = "flair", threads: int | None = None, **settings: object) -> Path:
+    """Make the odds of a modality's default of people who trained nothing, and write them beside its calibration.
+
+    Args:
+        data: folder of the sets of `bundle.evaluation.untrained`; those that are missing are left out.
+        modality: a contrast of brain MRI.
+        threads: most threads of arithmetic.
+        settings: ids of the config to set, ``weights`` and ``tables`` for instance.
+
+    Returns:
+        the file.
+
+    Raises:
+        DatasetError: when no set is there, or there are too few findings.
+    """
+    known = modality_of(modality)
+    sets = [one for one in SETS if one.suffix == known.suffix and one.makes_odds and (Path(data) / one.folder).is_dir()]
+    if not sets:
+        raise DatasetError(data, f"no set of {known.suffix} scans", "Check the folder")
+    given = {"precision": "float32", "check_contrast": False, **settings, **({"threads": threads} if threads else {})}
+    cases = ((one.folder, one.slices_alone, case) for one in sets for case in one.calibrating(Path(data)))
+    odds = odds_of_cases(known.configs(DEFAULT), cases, **given)
+    if not odds:
+        raise DatasetError(data, "too few findings of healthy tissue", "Give more scans")
+    job = Job(known.configs(DEFAULT), **given)
+    path = odds_beside(job.config.get_parsed_content("tables"))
+    write_odds(path, str(job.settings["method"]), odds)
+    return path
