@@ -14,7 +14,8 @@ from ..errors import DatasetError
 from ..io.nifti import read_scan
 from ..modalities import DEFAULT, modality_of
 from ..pipeline.job import Job
-from ..scoring.findings import ALL, CORNERS, label_findings, voxel_millilitres
+from ..scoring.calibration import RARER
+from ..scoring.findings import CORNERS, find_findings, label_findings, voxel_millilitres
 from ..scoring.odds import FindingOdds, HealthyScan, odds_beside, write_odds
 from ..transforms.head import free_slices
 from .untrained import SETS
@@ -28,27 +29,33 @@ THRESHOLDS = (2.0, 3.0)  # of the map, that odds are made for
 
 
 def healthy_scan(
-    item: Mapping, region: str, lesion: np.ndarray | None, place: str, slices_alone: bool = False
+    item: Mapping,
+    region: str,
+    threshold: float,
+    lesion: np.ndarray | None = None,
+    place: str = "",
+    slices_alone: bool = False,
 ) -> HealthyScan:
     """What the healthy tissue of a scan has in findings.
 
     Args:
-        item: from a `Job` that keeps all findings.
+        item: from a `Job`.
         region: of the organ.
+        threshold: of the map, that makes the findings.
         lesion: bool (X, Y, Z), on the scan's grid; None where all is healthy.
         place: where the scan is from.
         slices_alone: only axial slices without lesion, nor next to one, are healthy: a tumour presses on what is
             around it. Otherwise a finding that does not touch a lesion is healthy tissue's.
     """
-    findings = item["findings"]["findings"]
-    mask, organ = (item[key].cpu().numpy()[0] > 0 for key in ("mask", region))
-    affine = np.asarray(item["image"].meta["original_affine"], dtype=float)
-    ranks = label_findings(mask, findings)
-    healthy = np.ones(mask.shape, bool)
+    anomaly, organ = item["pred"].cpu().numpy()[0], item[region].cpu().numpy()[0] > 0
+    affine = np.asarray(item["pred"].affine.cpu(), dtype=float)
+    findings = find_findings(anomaly, anomaly >= threshold, affine, threshold, organ, None, item.get(RARER))
+    ranks = label_findings(anomaly >= threshold, [vars(one) for one in findings])
+    healthy = np.ones(organ.shape, bool)
     if lesion is not None and lesion.any():
         healthy = _slices_without(lesion, affine) if slices_alone else ~ndimage.binary_dilation(lesion, CORNERS)
     touched = set(np.unique(ranks[~healthy])) - {0}
-    extreme = np.array([one["extreme"] for one in findings if one["rank"] not in touched])
+    extreme = np.array([one.extreme for one in findings if one.rank not in touched])
     return HealthyScan(extreme, float((organ & healthy).sum()) * voxel_millilitres(affine), place)
 
 
@@ -75,21 +82,20 @@ def odds_of_cases(
     Returns:
         none where a threshold has fewer than ten findings.
     """
-    jobs = {t: Job(config_files, **{**settings, "threshold": t, "false_findings": ALL}) for t in THRESHOLDS}
-    first = next(iter(jobs.values()))
+    job = Job(config_files, **settings)
     scans: dict[float, list[HealthyScan]] = {threshold: [] for threshold in THRESHOLDS}
     for place, slices_alone, case in cases:
-        scored = first.infer(first.prepare({key: case[key] for key in ("image", "name") if key in case}))
+        item = job({key: case[key] for key in ("image", "name") if key in case})
         lesion = read_scan(case["label"], labels=True)[0].numpy() > 0.5 if "label" in case else None
-        for threshold, job in jobs.items():
-            scan = healthy_scan(job.finish(dict(scored)), job.region, lesion, place, slices_alone)
+        for threshold in THRESHOLDS:
+            scan = healthy_scan(item, job.region, threshold, lesion, place, slices_alone)
             if job.region != "brain" or scan.organ_ml >= LEAST_ML:
                 scans[threshold].append(scan)
                 logger.info("%s %s at %g: %d findings", place, case.get("name"), threshold, len(scan.extreme))
     odds = []
     for threshold, known in scans.items():
         try:
-            odds.append(FindingOdds.fit(known, threshold, first.calibration_hash))
+            odds.append(FindingOdds.fit(known, threshold, job.calibration_hash))
         except ValueError as error:
             logger.warning("no odds of findings at threshold %g: %s", threshold, error)
     return odds

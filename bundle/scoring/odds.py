@@ -4,7 +4,7 @@
 
 How extreme a finding is, is one number. The table says how many findings of healthy tissue reach it, by litre of the
 organ; beyond its end a law that is fitted to its last part goes on, and what comes from there is marked. Tables are
-made of people who trained nothing; each place counts alike. They are bound to the calibration of the map and its threshold.
+made of people who trained nothing, and each place counts alike. They are bound to calibration and threshold of the map.
 """
 
 from __future__ import annotations
