@@ -95,5 +95,8 @@ def _capture(source: Any, pixels: np.ndarray, made_from: Sequence[str]) -> Any:
         transfer_syntax_uid=RLELossless,
     )
     capture.SeriesDescription = "flipmap anomaly picture"
-    capture.BurnedInAnnotation = "NO"
+    capture.BurnedInAnnotation, capture.BodyPartExamined = (
+        "NO",
+        "HEAD",
+    )  # without the latter, left or right is asked for
     return capture

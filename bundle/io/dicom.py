@@ -152,8 +152,8 @@ def _series(uid: str, members: Sequence[tuple[Path, Any]], derived: bool) -> lis
     if not images:
         return [_unmeant(known, others, len(members))]
     if others:
-        said = ", ".join(f"{count} of {what}" for what, count in others.most_common())
-        logger.warning("%s: files left out that are not of the scan: %s", known.name, said)
+        kinds = ", ".join(f"{count} {what}" for what, count in others.most_common())
+        logger.warning("%s: left out of %d files: %s", known.name, len(members), kinds)
     known = replace(known, files=tuple(path for path, _ in images))
     parts = _volumes(known, images)
     return [_volume(known, part, parts) for part in parts]
@@ -194,16 +194,13 @@ def _no_scan(header: Any, derived: bool) -> str:
 
 def _unmeant(series: DicomSeries, others: Counter[str], total: int) -> DicomSeries:
     """A series that nobody would want a map of, with the reason of most of its files."""
-    (what, count), remedy = others.most_common(1)[0], "Give the series that was meant for reading"
-    if what.startswith(DERIVED):
-        computed = set(re.findall(r"[^,()]+", what.upper().replace(", ", ","))) & set(COMPUTED)
-        what = f"a derived series{what.removeprefix(DERIVED)}"
-        what += "" if computed else "; --derived takes it"
-        remedy = "Give the original one" if computed else "Give the original one, or ask for it by --derived"
-    elif "objects" in what:
-        remedy = "Give an MR series"
-    share = f"{what}, by {count} of its {total} files" if count < total else what
-    return replace(series, meant=False, problem=share, remedy=remedy)
+    what, count = others.most_common(1)[0]
+    reason = f"a derived series{what.removeprefix(DERIVED)}" if what.startswith(DERIVED) else what
+    reason += f", by {count} of its {total} files" if count < total else ""
+    remedy = "Give an MR series" if "objects" in what else "Give the series that was meant for reading"
+    if what.startswith(DERIVED) and not set(what[len(DERIVED) + 2 : -1].split(", ")) & set(COMPUTED):
+        reason, remedy = f"{reason}; --derived takes it", "Give the original one, or ask for it by --derived"
+    return replace(series, meant=False, problem=reason, remedy=remedy)
 
 
 def _volumes(series: DicomSeries, images: Sequence[tuple[Path, Any]]) -> list[Part]:

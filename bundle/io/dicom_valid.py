@@ -29,6 +29,7 @@ DATES = ("DA", "TM", "DT")
 #: Value representations of which every value is valid, or which pydicom checks nothing of.
 BYTES = ("OB", "OW", "OF", "OD", "OL", "OV", "UN", "AT")
 LONGEST_UID = 64
+NAME_PARTS = 5  # of a person's name
 
 
 def usable_uid(value: object) -> bool:
@@ -113,8 +114,12 @@ def _valid(element: Any) -> bool:
     if element.is_empty:
         return True
     values = element.value if element.VM > 1 else [element.value]
+    if len(values) > 1 and _only_one(element):
+        return False
     if element.VR == "UI":
         return all(usable_uid(value) for value in values)
+    if element.VR == "PN" and any(group.count("^") >= NAME_PARTS for v in values for group in str(v).split("=")):
+        return False
     if element.keyword in KNOWN and not all(value in KNOWN[element.keyword] for value in values):
         return False
     try:
@@ -126,6 +131,13 @@ def _valid(element: Any) -> bool:
     except Exception:
         return False
     return True
+
+
+def _only_one(element: Any) -> bool:
+    """Whether the dictionary allows one value of an attribute."""
+    from pydicom.datadict import dictionary_has_tag, dictionary_VM
+
+    return dictionary_has_tag(element.tag) and dictionary_VM(element.tag) == "1"
 
 
 def _date(kind: str, value: Any) -> object:
