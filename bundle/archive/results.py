@@ -27,7 +27,7 @@ PICTURE = "desc-anomaly_picture.dcm"
 
 
 def collect_results(case: PlannedCase, output: Path, folder: Path, fingerprint: str) -> list[Path]:
-    """Move what goes back to an archive into a folder.
+    """Move what goes back to an archive into a folder; that of several parts of a series has room in one.
 
     Args:
         case: a DICOM series that is mapped.
@@ -39,10 +39,13 @@ def collect_results(case: PlannedCase, output: Path, folder: Path, fingerprint: 
         OutputError: when a file cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    moved = [Path(shutil.move(case.path(output, ending), folder / ending)) for ending in case.dicom_endings]
-    picture = case.path(output, case.outputs["picture"][0])
-    write_picture(folder / PICTURE, picture, case.inputs["image"], fingerprint, list(case.input_hashes.values()))
-    return [*moved, folder / PICTURE]
+    series = case.inputs["image"]
+    part = f"{series.part}_" if isinstance(series, DicomSeries) and series.part else ""
+    moved = [Path(shutil.move(case.path(output, ending), folder / f"{part}{ending}")) for ending in case.dicom_endings]
+    picture = folder / f"{part}{PICTURE}"
+    shown = case.path(output, case.outputs["picture"][0])
+    write_picture(picture, shown, series, fingerprint, list(case.input_hashes.values()))
+    return [*moved, picture]
 
 
 def write_picture(

@@ -46,7 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--contrast",
         metavar="SUFFIX",
-        help="contrast of the scans, FLAIR, T1w or T2w; by default each goes to the weights of its own",
+        help="take all scans for this contrast, FLAIR, T1w or T2w, whatever they look like; by default all three are "
+        "mapped, each by the weights of the contrast that it looks like",
     )
     parser.add_argument(
         "--apart", action="store_true", help="no further map of all contrasts of a head that has several"

@@ -84,6 +84,8 @@ def _read(path: Path, series: DicomSeries) -> Any:
         raise ScanError(series.where, f"cannot be read ({error.strerror})", "Allow reading it, and leave it") from error
     except Exception as error:
         raise ScanError(series.where, f"a file of it is damaged ({type(error).__name__})", AGAIN) from error
+    if "SeriesInstanceUID" not in image:  # pydicom gives an empty one where a file ends within an element
+        raise ScanError(series.where, "a file of it is damaged: it ends too early", AGAIN)
     if text(image, "SeriesInstanceUID") != series.uid:
         raise ScanError(series.where, "a file of it is another one now", "Leave it while it is worked on")
     if not hasattr(image, "file_meta") or "TransferSyntaxUID" not in image.file_meta:
