@@ -249,6 +249,8 @@ def _of_single_images(frames: Sequence[Frame]) -> list[Part]:
 
 def _proton_density(part: Part, parts: Sequence[Part]) -> str:
     """Why the short echo of a series of two, which no weights are for, is skipped; empty for any other volume."""
+    if len(parts) < 2:
+        return ""
     echo, longest = _echo_time(part), max(map(_echo_time, parts))
     if not 0 < echo < PROTON_DENSITY or longest < T2:
         return ""

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,8 @@ class Frame:
         spacing: between rows and between columns, mm.
         axes: (2, 3), directions of a row and of a column in LPS+ world.
         position: of the centre of its first pixel in LPS+ world, mm.
-        kinds: what tells volumes of one series apart: name → value; only what is there.
+        header: of its image.
+        groups: where its attributes stand: the image itself, or the functional groups of the frame.
     """
 
     path: Path
@@ -53,7 +55,13 @@ class Frame:
     spacing: np.ndarray
     axes: np.ndarray
     position: np.ndarray
-    kinds: dict[str, float | str] = field(default_factory=dict)
+    header: Any
+    groups: list[Any]
+
+    @cached_property
+    def kinds(self) -> dict[str, float | str]:
+        """What tells volumes of one series apart: name → value; only what is there."""
+        return _kinds(self.header, self.groups)
 
 
 def read_headers(root: Path) -> Iterator[tuple[Path, Any]]:
@@ -99,8 +107,14 @@ def words(dataset: Any, keyword: str) -> list[str]:
     if value is None:
         return []
     values = [value] if isinstance(value, (str, bytes)) or not hasattr(value, "__iter__") else list(value)
-    lines = (" ".join("".join(c if c.isprintable() else " " for c in str(one)).split()) for one in values)
-    return [line for line in lines if line]
+    return [line for line in map(_line, values) if line]
+
+
+def _line(value: Any) -> str:
+    """A value on one line, without control characters."""
+    given = str(value)
+    printable = given if given.isprintable() else "".join(c if c.isprintable() else " " for c in given)
+    return " ".join(printable.split())
 
 
 def number(dataset: Any, keyword: str) -> float | None:
@@ -172,7 +186,7 @@ def _frame(path: Path, header: Any, groups: list[Any]) -> Frame:
         raise UnusualHeader("ImageOrientationPatient is no pair of directions at a right angle")
     position = numbers(_place(groups, "ImagePositionPatient"), "ImagePositionPatient", 3)
     rows, columns = (int(numbers(header, keyword, 1)[0]) for keyword in ("Rows", "Columns"))
-    return Frame(path, text(header, "SOPInstanceUID"), (rows, columns), spacing, axes, position, _kinds(header, groups))
+    return Frame(path, text(header, "SOPInstanceUID"), (rows, columns), spacing, axes, position, header, groups)
 
 
 def _kinds(header: Any, groups: list[Any]) -> dict[str, float | str]:
