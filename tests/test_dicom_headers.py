@@ -161,6 +161,11 @@ def test_derived_series_can_be_asked_for(tmp_path):
     assert not adc.meant, "computed, no scan of a contrast"
 
 
+def test_a_description_may_stand_in_any_file(tmp_path):
+    write_series(tmp_path, SMALL, AFFINE, lambda i, z: odd(i, "SeriesDescription", b"" if z < 5 else b"FLAIR"))
+    assert one(tmp_path).title == "FLAIR"
+
+
 def test_rounding_of_orientation_and_spacing(tmp_path):
     """The eighth decimal, as GE writes it, is no other orientation."""
     rng = np.random.RandomState(0)

@@ -190,10 +190,14 @@ def plan_series(
         if not one.meant:
             skipped[one.name] = SkipReason.of(one.problem, one)
         elif not one.matches(rule):
-            skipped[one.name] = SkipReason.of(f"described as {one.description!r}, {_not_asked_for(rule)}", one)
+            skipped[one.name] = SkipReason.of(f"{_described(one)}, {_not_asked_for(rule)}", one)
         else:
             planned.append(PlannedCase(one.name, {"image": one}, Path(one.name), units=units))
     return planned, skipped
+
+
+def _described(series: DicomSeries) -> str:
+    return f"described as {series.description!r}" if series.description else "without a description"
 
 
 def _not_asked_for(rule: str | None) -> str:

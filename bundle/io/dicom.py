@@ -127,27 +127,29 @@ def read_series(series: DicomSeries) -> MetaTensor:
 
 def _guarded(uid: str, members: Sequence[tuple[Path, Any]], derived: bool) -> list[DicomSeries]:
     """One unusual series is a series with a problem, and never the end of the folder."""
-    try:
-        return _series(uid, members, derived)
-    except Exception as error:
-        logger.debug("a series of %d files cannot be understood: %s", len(members), type(error).__name__)
-        reason = f"its header cannot be understood ({type(error).__name__})"
-        paths = tuple(path for path, _ in members)
-        return [DicomSeries(uid, paths, problem=reason, remedy="Report it, with what made the file")]
 
+    def first(tag: str) -> str:
+        return next((value for _, header in members if (value := text(header, tag))), "")
 
-def _series(uid: str, members: Sequence[tuple[Path, Any]], derived: bool) -> list[DicomSeries]:
-    first = members[0][1]
-    described = [text(first, tag) for tag in ("SeriesDescription", "ProtocolName")]
+    title = first("SeriesDescription")
     known = DicomSeries(
         uid=uid,
         files=tuple(path for path, _ in members),
-        description=" ".join(described).strip(),
-        number=int(number(first, "SeriesNumber") or 0),
-        study=text(first, "StudyInstanceUID"),
-        title=described[0],
-        accession=text(first, "AccessionNumber"),
+        description=f"{title} {first('ProtocolName')}".strip(),
+        number=int(number(members[0][1], "SeriesNumber") or 0),
+        study=first("StudyInstanceUID"),
+        title=title,
+        accession=first("AccessionNumber"),
     )
+    try:
+        return _series(known, members, derived)
+    except Exception as error:
+        reason = f"its header cannot be understood ({type(error).__name__})"
+        return [replace(known, problem=reason, remedy="Report it, with what made the file")]
+
+
+def _series(known: DicomSeries, members: Sequence[tuple[Path, Any]], derived: bool) -> list[DicomSeries]:
+    """The volumes of a series, or the series itself with why there is none."""
     images, others = _images(members, derived)
     if not images:
         return [_unmeant(known, others, len(members))]
@@ -212,9 +214,8 @@ def _volumes(series: DicomSeries, images: Sequence[tuple[Path, Any]]) -> list[Pa
         return [_whole("multi-frame objects among single images", "Split the series")]
     frames, unusual = _frames(images)
     if unusual:
-        (reason, count), n = unusual.most_common(1)[0], sum(unusual.values())
-        where = "" if n == len(images) == 1 else f" in {count} of {len(images)} files"
-        return [_whole(f"{reason}{where}", "Export it with its geometry")]
+        reason, count = unusual.most_common(1)[0]
+        return [_whole(f"{reason} in {count} of {len(images)} files", "Export it with its geometry")]
     if not objects:
         return _of_single_images(frames)
     if len({path for path, _ in images}) > 1:
