@@ -485,7 +485,7 @@ def test_dicom_in_the_command(tmp_path, head):
         "a": "done", good.name: "done", gap.name: "failed", other.name: "skipped",
     }  # fmt: skip
     assert "1 slices are missing" in said[gap.name]["reason"]
-    assert "described as 'DWI tra head', which is not FLAIR, T1w or T2w" in said[other.name]["reason"]
+    assert "described as 'DWI tra head', which is not FLAIR, T1w without contrast" in said[other.name]["reason"]
     assert said[good.name]["series_uid"] == good.uid
     assert said[other.name]["series_uid"] == other.uid
     mapped, source = nib.load(output / f"{good.name}_desc-anomaly_map.nii.gz"), read_series(good)

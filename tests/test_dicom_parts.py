@@ -152,10 +152,11 @@ def test_reasons_are_words(tmp_path, volume):
     write_series(tmp_path / "1", volume, AFFINE, SeriesDescription="DWI tra", ProtocolName="head")
     series = find_series(tmp_path)
     (reason,) = plan_series(series, ALL)[1].values()
-    assert reason == "described as 'DWI tra head', which is not FLAIR, T1w or T2w; --series takes others"
+    contrasts = "FLAIR, T1w without contrast agent or T2w"
+    assert reason == f"described as 'DWI tra head', which is not {contrasts}; --series takes others"
     (reason,) = plan_series(series, "t1|t2")[1].values()
     assert reason == "described as 'DWI tra head', which is not what --series asks for"
-    for name, words in (("flair", "FLAIR"), ("t1w", "T1w")):
+    for name, words in (("flair", "FLAIR"), ("t1w", "T1w without contrast agent")):
         (reason,) = plan_series(series, MODALITIES[name].series)[1].values()
         assert f"which is not {words};" in reason
 

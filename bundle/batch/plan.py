@@ -203,7 +203,7 @@ def _described(series: DicomSeries) -> str:
 def _not_asked_for(rule: str | None) -> str:
     """Why a rule leaves a series out, in words where the rule is our own."""
     if names := contrasts_of(rule):
-        return f"which is not {names}; --series takes others"
+        return f"which is not {names.replace('T1w', 'T1w without contrast agent')}; --series takes others"
     return "which is not what --series asks for"
 
 
