@@ -21,7 +21,7 @@ from bundle.errors import FlipmapError, ScanError
 from bundle.io.dicom import find_series, read_series
 from bundle.io.dicom_frames import TAGS
 from bundle.io.dicom_quiet import quiet
-from bundle.io.dicom_results import results_of, source_of, write_segmentation
+from bundle.io.dicom_results import results_of, source_of, write_parametric_map, write_segmentation
 from tests.dicom_files import write_enhanced, write_series
 from tests.test_dicom import AFFINE, one
 from tests.test_mri import oblique
@@ -236,21 +236,41 @@ def test_enhanced_with_a_private_dimension(tmp_path):
     write_segmentation(tmp_path / "mask.dcm", scan[0].numpy() > 500, source_of(series, []), "a method")
 
 
-def test_several_volumes_in_one_object_are_named(tmp_path):
+def test_several_volumes_in_one_object_come_apart(tmp_path):
+    """Each is read as its own, and its results point at its own frames."""
     path = write_enhanced(tmp_path / "in.dcm", SMALL, AFFINE)
     image = pydicom.dcmread(path)
-    groups = []
+    stored, groups = image.pixel_array, []
     for time in (1, 2):
         for group in image.PerFrameFunctionalGroupsSequence:
             twin = copy.deepcopy(group)
             twin.FrameContentSequence[0].TemporalPositionIndex = time
             groups.append(twin)
     image.PerFrameFunctionalGroupsSequence, image.NumberOfFrames = groups, len(groups)
-    image.PixelData = image.PixelData * 2
+    plain = read_series(one(path)).numpy()
+    image.PixelData = image.PixelData + (stored.max() - stored).tobytes()
     image.save_as(path)
-    series = one(path)
-    assert series.problem == "2 volumes in one multi-frame object (phase-1, phase-2)"
-    assert "Split it" in series.remedy
+    first, second = find_series(path)
+    assert (first.part, second.part) == ("phase-1", "phase-2")
+    np.testing.assert_array_equal(read_series(first).numpy(), plain)
+    np.testing.assert_allclose(read_series(second).numpy(), plain.max() - plain, atol=0.01)
+    uids = set()
+    for series, own in ((first, range(1, 7)), (second, range(7, 13))):
+        scan = read_series(series)
+        source = source_of(series, [])
+        write_segmentation(tmp_path / "mask.dcm", scan[0].numpy() > 0, source, "a method")
+        write_parametric_map(tmp_path / "map.dcm", scan[0].numpy(), source, "units", "a map")
+        for name in ("mask", "map"):
+            result = pydicom.dcmread(tmp_path / f"{name}.dcm")
+            uids.add(result.SOPInstanceUID)
+            assert {int(number) for number in frames_that_it_points_at(result)} == set(own), name
+    assert len(uids) == 4
+
+
+def frames_that_it_points_at(result):
+    for group in result.PerFrameFunctionalGroupsSequence:
+        for derivation in group.DerivationImageSequence:
+            yield from (image.ReferencedFrameNumber for image in derivation.SourceImageSequence)
 
 
 def without_decoder(monkeypatch, paths):

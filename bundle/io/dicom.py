@@ -58,6 +58,7 @@ class DicomSeries:
         part: which volume of the series, ``echo-2`` for instance; empty where the series is one volume.
         title: SeriesDescription.
         accession: AccessionNumber.
+        frames: numbers of its frames in an enhanced image that holds several volumes, from 0; empty for all.
     """
 
     uid: str
@@ -71,6 +72,7 @@ class DicomSeries:
     part: str = ""
     title: str = ""
     accession: str = ""
+    frames: tuple[int, ...] = ()
 
     @property
     def name(self) -> str:
@@ -163,8 +165,12 @@ def _series(known: DicomSeries, members: Sequence[tuple[Path, Any]], derived: bo
 
 def _volume(series: DicomSeries, part: Part, parts: Sequence[Part]) -> DicomSeries:
     """A volume of a series as a series of its own."""
-    files = tuple(sorted({frame.path for frame in part.frames})) if part.name else series.files
-    known = replace(series, files=files, part=part.name, problem=part.problem.reason, remedy=part.problem.remedy)
+    known = replace(series, part=part.name, problem=part.problem.reason, remedy=part.problem.remedy)
+    if part.name:
+        files = tuple(sorted({frame.path for frame in part.frames}))
+        of_one_file = len(part.frames) > 1 and len(files) == 1
+        frames = tuple(frame.number for frame in part.frames) if of_one_file else ()
+        known = replace(known, files=files, frames=frames)
     if skip := _proton_density(part, parts):
         return replace(known, meant=False, problem=skip, remedy="Give a FLAIR, T1w or T2w series")
     return known
@@ -220,11 +226,7 @@ def _volumes(series: DicomSeries, images: Sequence[tuple[Path, Any]]) -> list[Pa
         return _of_single_images(frames)
     if len({path for path, _ in images}) > 1:
         return [_whole(f"{objects} multi-frame objects", "Give one volume a series")]
-    parts = parts_of(frames)
-    if len(parts) == 1:
-        return parts
-    remedy = "Split it into volumes, with dcm2niix for instance"
-    return [_whole(f"{len(parts)} volumes in one multi-frame object ({', '.join(p.name for p in parts)})", remedy)]
+    return parts_of(frames)
 
 
 def _frames(images: Sequence[tuple[Path, Any]]) -> tuple[list[Frame], Counter[str]]:

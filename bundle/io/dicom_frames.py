@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,7 @@ class Frame:
         position: of the centre of its first pixel in LPS+ world, mm.
         header: of its image.
         groups: where its attributes stand: the image itself, or the functional groups of the frame.
+        number: of the frame in its file, from 0.
     """
 
     path: Path
@@ -57,6 +58,7 @@ class Frame:
     position: np.ndarray
     header: Any
     groups: list[Any]
+    number: int = 0
 
     @cached_property
     def kinds(self) -> dict[str, float | str]:
@@ -164,7 +166,8 @@ def frames_of(path: Path, header: Any) -> list[Frame]:
     count = number(header, "NumberOfFrames")
     if count is not None and count != len(groups):
         raise UnusualHeader(f"NumberOfFrames is {count:g}, {len(groups)} frames are described")
-    return [_frame(path, header, [group, *shared]) for group in groups]
+    frames = (_frame(path, header, [group, *shared]) for group in groups)
+    return [replace(frame, number=number) for number, frame in enumerate(frames)]
 
 
 #: Attribute → functional group of an enhanced image that it is in.

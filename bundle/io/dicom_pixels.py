@@ -25,6 +25,7 @@ __all__ = ["Stack", "images_of", "read_pixels", "stack_of"]
 
 #: highdicom takes the cosine of the tilt for it; ours has been checked in degrees.
 ANY_TILT = 0.5
+PREAMBLE = 128  # bytes
 AGAIN = "Send the series again"
 
 
@@ -72,7 +73,7 @@ def images_of(series: DicomSeries) -> list[Any]:
     for image in images:
         _check_pixels(image, series)
     _make_alike(images, series)
-    return images
+    return [_with_frames(images[0], series)] if series.frames else images
 
 
 def _read(path: Path, series: DicomSeries) -> Any:
@@ -199,11 +200,38 @@ def stack_of(images: Sequence[Any], series: DicomSeries) -> Stack:
     except MemoryError as error:
         raise ScanError(series.where, "does not fit into memory", "Free memory") from error
     except Exception as error:
-        if any(image.file_meta.TransferSyntaxUID.is_encapsulated for image in images):
-            reason = f"its compressed pixels are damaged ({redacted(error, *images[:1])})"
-            raise ScanError(series.where, reason, AGAIN) from None
-        reason = f"highdicom cannot read it ({type(error).__name__}: {redacted(error, *images[:1])})"
-        raise ScanError(series.where, reason, "Report it, with what made the file") from None
+        raise _unreadable(error, images, series) from None
+
+
+def _unreadable(error: Exception, images: Sequence[Any], series: DicomSeries) -> ScanError:
+    """What a library raised while it decoded pixels or made a volume of them."""
+    if any(image.file_meta.TransferSyntaxUID.is_encapsulated for image in images):
+        reason = f"its compressed pixels are damaged ({redacted(error, *images[:1])})"
+        return ScanError(series.where, reason, AGAIN)
+    reason = f"highdicom cannot read it ({type(error).__name__}: {redacted(error, *images[:1])})"
+    return ScanError(series.where, reason, "Report it, with what made the file")
+
+
+def _with_frames(image: Any, series: DicomSeries) -> Any:
+    """An enhanced image of the frames of one volume of another one, uncompressed."""
+    from pydicom.dataset import FileDataset, FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian
+
+    meta = FileMetaDataset()
+    meta.update(image.file_meta)
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    some = FileDataset("", {}, file_meta=meta, preamble=b"\0" * PREAMBLE)
+    for element in image:
+        if element.keyword not in ("PixelData", "PerFrameFunctionalGroupsSequence"):
+            some.add(element)
+    groups = image.PerFrameFunctionalGroupsSequence
+    some.PerFrameFunctionalGroupsSequence = [groups[number] for number in series.frames]
+    some.NumberOfFrames = len(series.frames)
+    try:
+        some.PixelData = image.pixel_array[list(series.frames)].tobytes()
+    except Exception as error:
+        raise _unreadable(error, [image], series) from None
+    return some
 
 
 def _stack(images: Sequence[Any], series: DicomSeries) -> Stack:

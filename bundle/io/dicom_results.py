@@ -7,7 +7,7 @@ They carry the patient of their source, as they must to find their place there. 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, MutableSequence, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -208,7 +208,7 @@ def segmentation(
         for number, label in labels.items()
     ]
     types = highdicom.seg.SegmentationTypeValues
-    return highdicom.seg.Segmentation(
+    dataset = highdicom.seg.Segmentation(
         source_images=source.images,
         **source.pixels(segments),
         segmentation_type=types.LABELMAP if labelmap else types.BINARY,
@@ -218,6 +218,18 @@ def segmentation(
         **said,
         **source.identity(kind),
     )
+    _name_frames(dataset, source.series)
+    return dataset
+
+
+def _name_frames(dataset: Any, series: DicomSeries) -> None:
+    """References to frames of a volume that was taken out of an object: by the numbers that they have in it."""
+    for group in dataset.PerFrameFunctionalGroupsSequence if series.frames else ():
+        for item in (image for one in group.get("DerivationImageSequence", ()) for image in one.SourceImageSequence):
+            if "ReferencedFrameNumber" in item:
+                given = item.ReferencedFrameNumber
+                numbers = given if isinstance(given, MutableSequence) else [given]
+                item.ReferencedFrameNumber = [series.frames[int(number) - 1] + 1 for number in numbers]
 
 
 @quiet()
@@ -248,6 +260,7 @@ def write_parametric_map(path: str | Path, anomaly: np.ndarray, source: Source, 
         series_description=f"{title} ({NOTICE})",
         **source.identity("map"),
     )
+    _name_frames(dataset, source.series)
     save_dataset(path, dataset)
 
 
