@@ -267,6 +267,20 @@ def test_several_volumes_in_one_object_come_apart(tmp_path):
     assert len(uids) == 4
 
 
+def test_several_objects_of_a_series_are_volumes_of_their_own(tmp_path):
+    """As Siemens writes them since XA; a copy of one is the same again."""
+    first = write_enhanced(tmp_path / "b.dcm", SMALL, AFFINE, InstanceNumber=1)
+    same = pydicom.dcmread(first).SeriesInstanceUID
+    write_enhanced(tmp_path / "a.dcm", SMALL * 0.5, AFFINE, InstanceNumber=2, SeriesInstanceUID=same)
+    shutil.copy(first, tmp_path / "c.dcm")
+    parts = find_series(tmp_path)
+    assert [(part.part, part.problem, part.frames) for part in parts] == [("object-1", "", ()), ("object-2", "", ())]
+    assert parts[1].files == (tmp_path / "a.dcm",)
+    assert read_series(parts[0]).shape == (1, *SMALL.shape)
+    (tmp_path / "a.dcm").unlink()
+    assert one(tmp_path).part == ""
+
+
 def frames_that_it_points_at(result):
     for group in result.PerFrameFunctionalGroupsSequence:
         for derivation in group.DerivationImageSequence:

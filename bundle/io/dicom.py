@@ -168,9 +168,8 @@ def _volume(series: DicomSeries, part: Part, parts: Sequence[Part]) -> DicomSeri
     known = replace(series, part=part.name, problem=part.problem.reason, remedy=part.problem.remedy)
     if part.name:
         files = tuple(sorted({frame.path for frame in part.frames}))
-        of_one_file = len(part.frames) > 1 and len(files) == 1
-        frames = tuple(frame.number for frame in part.frames) if of_one_file else ()
-        known = replace(known, files=files, frames=frames)
+        others = [frame for one in parts if one is not part for frame in one.frames if frame.path in files]
+        known = replace(known, files=files, frames=tuple(frame.number for frame in part.frames) if others else ())
     if skip := _proton_density(part, parts):
         return replace(known, meant=False, problem=skip, remedy="Give a FLAIR, T1w or T2w series")
     return known
@@ -224,9 +223,23 @@ def _volumes(series: DicomSeries, images: Sequence[tuple[Path, Any]]) -> list[Pa
         return [_whole(f"{reason} in {count} of {len(images)} files", "Export it with its geometry")]
     if not objects:
         return _of_single_images(frames)
-    if len({path for path, _ in images}) > 1:
-        return [_whole(f"{objects} multi-frame objects", "Give one volume a series")]
-    return parts_of(frames)
+    return _of_objects(images, frames)
+
+
+def _of_objects(images: Sequence[tuple[Path, Any]], frames: Sequence[Frame]) -> list[Part]:
+    """The volumes of multi-frame objects, copies counted once: each object has its own."""
+    once = {text(header, "SOPInstanceUID"): (path, header) for path, header in images}
+    if len(once) == 1:
+        ((path, _),) = once.values()
+        return parts_of([frame for frame in frames if frame.path == path])
+    objects = sorted(once, key=lambda uid: (number(once[uid][1], "InstanceNumber") or 0, uid))
+    parts = []
+    for rank, uid in enumerate(objects, start=1):
+        for part in parts_of([frame for frame in frames if frame.path == once[uid][0]]):
+            parts.append(part._replace(name=f"object-{rank}" + (f"_{part.name}" if part.name else "")))
+    if all(part.problem.reason for part in parts):
+        return [_whole(f"{len(objects)} multi-frame objects, none of them a volume", "Give one volume a series")]
+    return parts
 
 
 def _frames(images: Sequence[tuple[Path, Any]]) -> tuple[list[Frame], Counter[str]]:
