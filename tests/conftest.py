@@ -17,7 +17,7 @@ from bundle.networks.anomaly_network import AnomalyNetwork
 from bundle.synthesis.sample import synthetic_head
 
 #: Optional means optional: without the extra `hospital` its tests are not collected.
-collect_ignore = [] if find_spec("highdicom") else ["test_dicom.py"]
+collect_ignore_glob = [] if find_spec("highdicom") else ["test_dicom*.py"]
 
 #: The bundle that is tested: the repository, or the package that was installed from a wheel.
 ROOT = Path(bundle_root())

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pydicom
+import pytest
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, RLELossless, generate_uid
 
 MR, ENHANCED_MR = "1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.4.1"
 
@@ -120,7 +121,36 @@ def _frame(single: FileDataset) -> Dataset:
 
 
 def recompressed(path: Path, syntax: str) -> None:
-    """Rewrite a file in another transfer syntax that pydicom can encode."""
+    """Rewrite a file in another transfer syntax, by GDCM, or by pydicom where that can."""
     image = pydicom.dcmread(path)
-    image.compress(syntax)
+    if syntax == DeflatedExplicitVRLittleEndian:
+        image.file_meta.TransferSyntaxUID = syntax
+        image.save_as(path, enforce_file_format=True)
+    elif syntax == RLELossless:
+        image.compress(syntax)
+        image.save_as(path, enforce_file_format=True)
+    else:
+        _by_gdcm(path, syntax)
+    assert pydicom.dcmread(path).file_meta.TransferSyntaxUID == syntax
+
+
+def _by_gdcm(path: Path, syntax: str) -> None:
+    gdcm = pytest.importorskip("gdcm")
+    reader = gdcm.ImageReader()
+    reader.SetFileName(str(path))
+    assert reader.Read()
+    change = gdcm.ImageChangeTransferSyntax()
+    change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.GetTSType(syntax)))
+    change.SetInput(reader.GetImage())
+    assert change.Change()
+    writer = gdcm.ImageWriter()  # which makes an image with a slope an enhanced one: only the pixels are its
+    written = path.with_suffix(".gdcm")
+    writer.SetFileName(str(written))
+    writer.SetFile(reader.GetFile())
+    writer.SetImage(change.GetOutput())
+    assert writer.Write()
+    image = pydicom.dcmread(path)
+    image.PixelData, image.file_meta.TransferSyntaxUID = pydicom.dcmread(written).PixelData, syntax
+    image["PixelData"].VR = "OB"
     image.save_as(path, enforce_file_format=True)
+    written.unlink()

@@ -67,6 +67,26 @@ def test_what_cannot_be_mapped_is_told(folders):
     assert not list(wanted.glob("*.dcm"))
 
 
+def test_nothing_to_map_is_told(folders):
+    """With what there is, in the notification; derived series are taken where the task asks for them."""
+    import pydicom
+
+    given, wanted = folders
+    for path in list(given.glob("*.dcm"))[3:]:
+        path.unlink()
+    for path in given.glob("*.dcm"):
+        image = pydicom.dcmread(path)
+        image.ImageType = ["DERIVED", "SECONDARY", "MPR"]
+        image.save_as(path)
+    assert main(["mercure"]) == EXIT_CODES["nothing to do"]
+    text = json.loads((wanted / "result.json").read_text())["__mercure_notification"]["text"]
+    assert "3 DICOM files, 1 series: AX FLAIR: a derived series" in text
+    (given / "task.json").write_text(json.dumps({"process": {"settings": {"derived": True}}}))
+    assert main(["mercure"]) == EXIT_CODES["some case failed"]
+    said = json.loads((wanted / "result.json").read_text())
+    assert "3 slices, at least 5 needed" in said["cases"][0]["reason"]
+
+
 @pytest.mark.parametrize(
     ("task", "reason"),
     [

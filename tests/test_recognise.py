@@ -239,5 +239,5 @@ def test_a_mixed_dicom_study_in_one_command(tmp_path):
     done = {row["contrast"] for row in rows if row["status"] == "done"}
     assert done == {"FLAIR", "T1w", "T2w"}
     skipped = [row["reason"] for row in rows if row["status"] == "skipped"]
-    assert len(skipped) == 2 and all("does not match" in reason for reason in skipped)
+    assert len(skipped) == 2 and all("T1w without contrast agent or T2w;" in reason for reason in skipped)
     assert len(list((tmp_path / "out").rglob("*_desc-anomaly_seg.dcm"))) == 3

@@ -160,16 +160,17 @@ def _write_pictures(job: Job, case: PlannedCase, item: dict, output: Path) -> No
 
 def _write_dicom(job: Job, case: PlannedCase, item: dict, output: Path) -> None:
     from ..io.dicom_report import write_findings
-    from ..io.dicom_results import source_of, write_bands, write_parametric_map, write_segmentation
+    from ..io.dicom_results import results_of, source_of, write_bands, write_parametric_map, write_segmentation
 
+    series = cast(DicomSeries, case.inputs["image"])
     paths = {key: case.path(output, ending) for key, ending in DICOM_OUTPUTS.items() if ending in case.dicom_endings}
-    source = source_of(cast(DicomSeries, case.inputs["image"]), [job.fingerprint, *case.input_hashes.values()])
     pred, mask = (np.asarray(item[key].cpu())[0] for key in ("pred", "mask"))
     title = "flipmap anomaly map" if case.units == UNITS else "flipmap raw scores, not calibrated"
-    method = str(job.settings["method"])
-    write_parametric_map(paths["pred"], pred, source, case.units, title)
-    write_segmentation(paths["mask"], mask, source, method)
-    if "bands" in paths:
-        write_bands(paths["bands"], np.where(mask > 0, pred, 0), source, method)
-    found = item["findings"]["findings"]
-    write_findings(paths["segments"], paths["report"], label_findings(mask, found), found, source, method)
+    method, found = str(job.settings["method"]), item["findings"]["findings"]
+    with results_of(series):
+        source = source_of(series, [job.fingerprint, *case.input_hashes.values()])
+        write_parametric_map(paths["pred"], pred, source, case.units, title)
+        write_segmentation(paths["mask"], mask, source, method)
+        if "bands" in paths:
+            write_bands(paths["bands"], np.where(mask > 0, pred, 0), source, method)
+        write_findings(paths["segments"], paths["report"], label_findings(mask, found), found, source, method)

@@ -13,6 +13,7 @@ from pathlib import Path
 from ..cases import is_bids_root, stem
 from ..io.dicom import DicomSeries
 from ..io.volumes import files_of
+from ..modalities import MODALITIES
 from ..pipeline.save import named
 from ..scoring.calibration import UNITS
 
@@ -22,6 +23,8 @@ __all__ = [
     "OUTPUTS",
     "SIDECAR",
     "PlannedCase",
+    "SkipReason",
+    "contrasts_of",
     "is_done",
     "plain",
     "plan_cases",
@@ -113,6 +116,11 @@ class PlannedCase:
         return {key: _hash(given) for key, given in self.inputs.items()}
 
     @property
+    def series(self) -> list[DicomSeries]:
+        """Those of its inputs that came as DICOM."""
+        return [given for given in self.inputs.values() if isinstance(given, DicomSeries)]
+
+    @property
     def where(self) -> str:
         """What stands for the case in messages: its file; of a series its name, since paths may name people."""
         image = self.inputs["image"]
@@ -153,25 +161,56 @@ def plain(name: str) -> str:
     return name if kept == name else f"{kept}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
+class SkipReason(str):
+    """Why a series is skipped, in words; it knows the series."""
+
+    series: DicomSeries
+
+    @classmethod
+    def of(cls, why: str, series: DicomSeries) -> SkipReason:
+        """Of a series."""
+        reason = cls(why)
+        reason.series = series
+        return reason
+
+
 def plan_series(
     series: Sequence[DicomSeries], rule: str | None = None, units: str = UNITS
 ) -> tuple[list[PlannedCase], dict[str, str]]:
-    """The series to run, and those that are skipped: name → why.
+    """The series to run, and those that are skipped: name → why, a `SkipReason`.
 
     Args:
         series: from `bundle.io.dicom.find_series`.
         rule: regular expression that the description must hold.
         units: of the maps.
     """
-    planned, skipped = [], {}
+    planned: list[PlannedCase] = []
+    skipped: dict[str, str] = {}
     for one in series:
         if not one.meant:
-            skipped[one.name] = one.problem
+            skipped[one.name] = SkipReason.of(one.problem, one)
         elif not one.matches(rule):
-            skipped[one.name] = f"its description does not match {rule!r}"
+            skipped[one.name] = SkipReason.of(f"{_described(one)}, {_not_asked_for(rule)}", one)
         else:
             planned.append(PlannedCase(one.name, {"image": one}, Path(one.name), units=units))
     return planned, skipped
+
+
+def _described(series: DicomSeries) -> str:
+    return f"described as {series.description!r}" if series.description else "without a description"
+
+
+def _not_asked_for(rule: str | None) -> str:
+    """Why a rule leaves a series out, in words where the rule is our own."""
+    if names := contrasts_of(rule):
+        return f"which is not {names.replace('T1w', 'T1w without contrast agent')}; --series takes others"
+    return "which is not what --series asks for"
+
+
+def contrasts_of(rule: str | None) -> str:
+    """The contrasts that a rule of descriptions is for, in words; empty for a rule of somebody's own."""
+    names = [one.suffix for one in MODALITIES.values() if rule and one.suffix and one.series and one.series in rule]
+    return " or ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def is_done(case: PlannedCase, output: Path, fingerprint: str) -> bool:

@@ -6,8 +6,8 @@ from __future__ import annotations
 import csv
 import json
 import platform
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,7 +18,7 @@ from ..paths import __version__
 from ..pipeline.save import write_json
 from .plan import ENFACE, SIDECAR, PlannedCase, sha256_of
 
-__all__ = ["Record", "read_record", "versions", "write_description", "write_sidecar", "write_table"]
+__all__ = ["Record", "read_record", "versions", "with_series", "write_description", "write_sidecar", "write_table"]
 
 FORMULAS = ("=", "+", "-", "@", "\t", "\r")  # what a formula begins with
 PACKAGES = ("torch", "monai", "numpy", "nibabel", "scipy")
@@ -39,6 +39,9 @@ class Record:
         contrast_probability: how sure that is, as the network says.
         reason: why it failed, or was skipped.
         remedy: the remedy.
+        series_uid: SeriesInstanceUID of a DICOM series, so that an archive can find it; of several, all.
+        description: its SeriesDescription.
+        accession: its AccessionNumber.
     """
 
     name: str
@@ -51,6 +54,9 @@ class Record:
     contrast_probability: float | None = None
     reason: str = ""
     remedy: str = ""
+    series_uid: str = ""
+    description: str = ""
+    accession: str = ""
 
     @classmethod
     def of(
@@ -63,6 +69,22 @@ class Record:
         largest, (contrast, probability) = max(volumes, default=0.0), told or ("", None)
         sure = None if probability is None else round(probability, 3)
         return cls(name, status, findings["case_score"], len(volumes), largest, round(seconds, 2), contrast, sure)
+
+
+def with_series(record: Record, series: Sequence[DicomSeries]) -> Record:
+    """The row of a case with what finds its DICOM series in an archive."""
+    if not series:
+        return record
+
+    def joined(values: Iterable[str]) -> str:
+        return "; ".join(dict.fromkeys(value for value in values if value))
+
+    return replace(
+        record,
+        series_uid=joined(one.uid for one in series),
+        description=joined(one.title for one in series),
+        accession=joined(one.accession for one in series),
+    )
 
 
 @cache

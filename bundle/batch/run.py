@@ -16,8 +16,8 @@ from .case import TIMEOUT
 from .claims import Claims
 from .local import run_here
 from .page import Facts, write_page
-from .plan import PlannedCase, is_done
-from .record import Record, read_record, write_description, write_table
+from .plan import PlannedCase, SkipReason, is_done
+from .record import Record, read_record, with_series, write_description, write_table
 from .shards import TABLE, WHOLE, Shard, write_results
 
 if TYPE_CHECKING:
@@ -66,7 +66,10 @@ def run_batch(
     """
     records: list[Record] = []
 
+    series = {case.name: case.series for case in cases}
+
     def note(record: Record) -> None:
+        record = with_series(record, series[record.name])
         records.append(record)
         told(record)
 
@@ -79,7 +82,10 @@ def run_batch(
             else:
                 run_here(todo, job, output, claims, lambda _, record: note(record), jobs, overwrite, timeout)
         finally:
-            over = [Record(name, "skipped", reason=why) for name, why in (skipped or {}).items()]
+            over = [
+                with_series(Record(name, "skipped", reason=why), [why.series] if isinstance(why, SkipReason) else [])
+                for name, why in (skipped or {}).items()
+            ]
             facts = Facts.of(job)
             write_results(output, shard, cases, [*records, *over], facts)
             if shard.whole:

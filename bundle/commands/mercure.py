@@ -2,8 +2,8 @@
 """Be a module of mercure: map the series of MERCURE_IN_DIR, and leave results in MERCURE_OUT_DIR.
 
 mercure (https://mercure-imaging.org) starts a container for each series or study, and sends on the DICOM files that it
-leaves. Settings of the module, in task.json under process, settings: contrast, series, and set, a mapping of ids of
-configs/inference.json. result.json says what was found.
+leaves. Settings of the module, in task.json under process, settings: contrast, series, derived (true takes derived
+series, too), and set, a mapping of ids of configs/inference.json. result.json says what was found.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import EXIT_CODES, FlipmapError
+from ..errors import EXIT_CODES, DatasetError, FlipmapError
 
 if TYPE_CHECKING:
     from ..batch.record import Record
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["add_arguments", "run"]
 
 NOTICE = "Research only: not a medical device, not for diagnosis."
-KNOWN = ("contrast", "series", "set")  # settings of the module
+KNOWN = ("contrast", "series", "derived", "set")  # settings of the module
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,7 +47,11 @@ def run(options: argparse.Namespace) -> int:
     output = _folder(options.output, "MERCURE_OUT_DIR")
     settings = _settings(source / "task.json")
     job = JobSpec((), settings.get("set", {}), settings.get("contrast", AUTO)).load()
-    plan, skipped = plan_of(source, job, settings.get("series"))
+    try:
+        plan, skipped = plan_of(source, job, settings.get("series"), derived=bool(settings.get("derived")))
+    except DatasetError as error:
+        write_json(output / "result.json", _result([], {}, f"{error.reason}. {error.remedy}"))
+        raise
     plan = [case for case in plan if isinstance(case.inputs["image"], DicomSeries)]
     plan += heads_of(plan, job) if isinstance(job, ContrastJob) and not job.uncalibrated else []
     with tempfile.TemporaryDirectory() as temporary:
@@ -94,8 +98,8 @@ def _publish(path: Path, to: Path) -> None:
         temporary.write_bytes(path.read_bytes())
 
 
-def _result(records: list[Record], skipped: dict[str, str]) -> dict:
-    """What mercure keeps and notifies of."""
+def _result(records: list[Record], skipped: dict[str, str], nothing: str = "nothing to map") -> dict:
+    """What mercure keeps and notifies of; ``nothing`` says what there is where no series is to be mapped."""
     rows = [
         {
             "name": one.name,
@@ -113,5 +117,5 @@ def _result(records: list[Record], skipped: dict[str, str]) -> dict:
         f"{one.name}: case score {one.case_score}, {one.findings} findings" for one in records if one.status == "done"
     ]
     said += [f"{one.name}: {one.status}, {one.reason}" for one in records if one.status != "done"]
-    text = "; ".join(said) or "; ".join(skipped.values()) or "nothing to map"
+    text = "; ".join(said) or "; ".join(skipped.values()) or nothing
     return {"cases": rows, "skipped": skipped, "__mercure_notification": {"text": f"{text}. {NOTICE}"}}

@@ -46,13 +46,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--contrast",
         metavar="SUFFIX",
-        help="contrast of the scans, FLAIR, T1w or T2w; by default each goes to the weights of its own",
+        help="take all scans for this contrast, FLAIR, T1w or T2w, whatever they look like; by default all three are "
+        "mapped, each by the weights of the contrast that it looks like",
     )
     parser.add_argument(
         "--apart", action="store_true", help="no further map of all contrasts of a head that has several"
     )
     parser.add_argument("--suffix", help="contrast to take from a BIDS root, whatever the weights are for")
-    parser.add_argument("--series", help="regular expression for DICOM series (default: that of the modality)")
+    parser.add_argument(
+        "--series",
+        metavar="WORDS",
+        help="DICOM series whose description holds this, a regular expression (default: those described as FLAIR, T1w "
+        "or T2w)",
+    )
+    parser.add_argument("--derived", action="store_true", help="take derived DICOM series too, reformats for instance")
     parser.add_argument("--brain-masks", type=Path, help="folder of masks of your own, <name>_brain_mask.nii.gz")
     parser.add_argument("--overwrite", action="store_true", help="do again what is done")
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
@@ -112,7 +119,7 @@ def run_shard(options: argparse.Namespace, shard: Shard, wanted: Callable[[Plann
 
     spec = _spec(options)
     job = spec.load()
-    plan, skipped = plan_of(options.input, job, options.series, options.brain_masks)
+    plan, skipped = plan_of(options.input, job, options.series, options.brain_masks, options.derived)
     if isinstance(job, ContrastJob) and not options.apart and not job.uncalibrated:
         plan += heads_of(plan, job)
     plan = [case for case in plan if shard.holds(case.name) and (wanted is None or wanted(case))]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..paths import __version__
+from .dicom_quiet import quiet
 from .dicom_results import NOTICE, Source, save_dataset, segmentation
 
 __all__ = ["MOST", "write_findings"]
@@ -17,6 +18,7 @@ __all__ = ["MOST", "write_findings"]
 MOST = 50  # findings that become segments: the foremost
 
 
+@quiet()
 def write_findings(
     segments_path: Path, report_path: Path, ranks: np.ndarray, findings: Sequence[Mapping], source: Source, method: str
 ) -> None:

@@ -6,19 +6,34 @@ They carry the patient of their source, as they must to find their place there. 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, MutableSequence, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..errors import ScanError
+from ..errors import FlipmapError, ScanError
 from ..paths import __version__
 from .dicom import DicomSeries
+from .dicom_pixels import Stack, images_of, stack_of
+from .dicom_quiet import quiet, redacted
+from .dicom_valid import made_valid
 from .files import whole_file
 
-__all__ = ["Source", "save_dataset", "source_of", "write_bands", "write_parametric_map", "write_segmentation"]
+__all__ = [
+    "Source",
+    "results_of",
+    "save_dataset",
+    "source_of",
+    "write_bands",
+    "write_parametric_map",
+    "write_segmentation",
+]
+
+logger = logging.getLogger("flipmap")
 
 MAKER = {"manufacturer": "flipmap", "manufacturer_model_name": "flipmap", "device_serial_number": "none"}
 SERIES_NUMBERS = {"map": 9001, "mask": 9002, "bands": 9004, "findings": 9005, "report": 9006}
@@ -34,15 +49,15 @@ class Source:
 
     Attributes:
         series: as it was found.
-        images: its data sets, each once.
-        geometry: the volume that they make, of highdicom.
+        images: its data sets, each once, with what breaks the standard left empty.
+        stack: the volume that they make.
         made_from: what else the content of the results follows from, hashes of inputs, settings and weights: the same
             run gives the same UIDs, any other run gives others.
     """
 
     series: DicomSeries
     images: list
-    geometry: Any
+    stack: Stack
     made_from: Sequence[str]
 
     def identity(self, kind: str) -> dict:
@@ -50,6 +65,7 @@ class Source:
         from pydicom.uid import generate_uid
 
         sources = [self.series.uid, kind, __version__, *self.made_from]
+        sources += [self.series.part] if self.series.part else []
         uids = [generate_uid(entropy_srcs=[*sources, level]) for level in ("series", "instance")]
         return {
             "series_instance_uid": uids[0],
@@ -60,32 +76,63 @@ class Source:
             **MAKER,
         }
 
-    def volume(self, values: np.ndarray) -> Any:
-        """(X, Y, Z) → highdicom's volume, (slices, rows, columns)."""
-        return self.geometry.with_array(np.ascontiguousarray(np.transpose(values, [2, 1, 0])))
+    def pixels(self, values: np.ndarray) -> dict:
+        """(X, Y, Z) → pixels, and where they lie, as arguments of highdicom's constructors."""
+        from highdicom import PixelMeasuresSequence, PlaneOrientationSequence, PlanePositionSequence
+
+        array = np.ascontiguousarray(np.transpose(values, [2, 1, 0]))
+        if self.stack.straight is not None:
+            return {"pixel_array": self.stack.straight.with_array(array)}
+        affine, system = self.stack.affine, "PATIENT"
+        sizes = np.linalg.norm(affine[:3, :3], axis=0)
+        axes = affine[:3, :3] / sizes
+        return {
+            "pixel_array": array,
+            "plane_positions": [PlanePositionSequence(system, list(map(float, p))) for p in self.stack.positions],
+            "plane_orientation": PlaneOrientationSequence(system, [*map(float, axes[:, 2]), *map(float, axes[:, 1])]),
+            "pixel_measures": PixelMeasuresSequence([float(sizes[1]), float(sizes[2])], float(sizes[0])),
+        }
 
 
 def source_of(series: DicomSeries, made_from: Sequence[str]) -> Source:
-    """Read a series for its results.
+    """Read a series for its results. What its headers have that breaks the standard is left empty in them, and named
+    once in the log.
 
     Raises:
         ScanError: when it is no longer as it was.
     """
-    import highdicom
+    with quiet():
+        images = images_of(series)
+        stack = stack_of(images, series)
+        changed = made_valid(images, series.uid)
+    if changed:
+        logger.warning("%s: not valid DICOM, left empty in its results: %s", series.name, ", ".join(changed))
+    return Source(series, images, stack, made_from)
+
+
+@contextmanager
+def results_of(series: DicomSeries) -> Iterator[None]:
+    """A block that writes the DICOM results of a series, of which the map itself is there already.
+
+    Raises:
+        FlipmapError: when one of them cannot be written; it says that the map is there, and not whose it is.
+    """
     import pydicom
 
-    from .dicom import volume_of
-
+    there = "the map is written as NIfTI, but not all of its DICOM results"
     try:
-        if len(series.files) == 1:
-            image = highdicom.imread(series.files[0])
-            return Source(series, [image], image.get_volume(), made_from)
-        unique = {d.SOPInstanceUID: d for d in map(pydicom.dcmread, series.files)}
-        return Source(series, list(unique.values()), volume_of(list(unique.values())), made_from)
+        with quiet():
+            yield
+    except FlipmapError as error:
+        raise type(error)(error.where, f"{there}: {error.reason}", error.remedy) from None
     except Exception as error:
-        raise ScanError(series.where, f"no longer readable ({error})", "Leave it while it is worked on") from error
+        with quiet():
+            quoted = pydicom.dcmread(series.files[0], stop_before_pixels=True, force=True)
+        reason = f"{there} ({type(error).__name__}: {redacted(error, quoted)})"
+        raise ScanError(series.where, reason, "Report it, with what made the series") from None
 
 
+@quiet()
 def write_segmentation(path: str | Path, mask: np.ndarray, source: Source, method: str) -> None:
     """The mask as a DICOM Segmentation, one segment, binary.
 
@@ -104,6 +151,7 @@ def write_segmentation(path: str | Path, mask: np.ndarray, source: Source, metho
     save_dataset(path, dataset)
 
 
+@quiet()
 def write_bands(path: str | Path, anomaly: np.ndarray, source: Source, method: str) -> None:
     """The bands of a calibrated map as a label map segmentation (DICOM Supplement 243): how rare a value is.
 
@@ -160,9 +208,9 @@ def segmentation(
         for number, label in labels.items()
     ]
     types = highdicom.seg.SegmentationTypeValues
-    return highdicom.seg.Segmentation(
+    dataset = highdicom.seg.Segmentation(
         source_images=source.images,
-        pixel_array=source.volume(segments),
+        **source.pixels(segments),
         segmentation_type=types.LABELMAP if labelmap else types.BINARY,
         segment_descriptions=described,
         omit_empty_frames=bool(segments.any()),
@@ -170,8 +218,21 @@ def segmentation(
         **said,
         **source.identity(kind),
     )
+    _name_frames(dataset, source.series)
+    return dataset
 
 
+def _name_frames(dataset: Any, series: DicomSeries) -> None:
+    """References to frames of a volume that was taken out of an object: by the numbers that they have in it."""
+    for group in dataset.PerFrameFunctionalGroupsSequence if series.frames else ():
+        for item in (image for one in group.get("DerivationImageSequence", ()) for image in one.SourceImageSequence):
+            if "ReferencedFrameNumber" in item:
+                given = item.ReferencedFrameNumber
+                numbers = given if isinstance(given, MutableSequence) else [given]
+                item.ReferencedFrameNumber = [series.frames[int(number) - 1] + 1 for number in numbers]
+
+
+@quiet()
 def write_parametric_map(path: str | Path, anomaly: np.ndarray, source: Source, units: str, title: str) -> None:
     """The map as a DICOM Parametric Map, float32; ``units`` of its values in words, ``title`` of its series; else as
     `write_segmentation`.
@@ -190,16 +251,16 @@ def write_parametric_map(path: str | Path, anomaly: np.ndarray, source: Source, 
     )
     dataset = highdicom.pm.ParametricMap(
         source_images=source.images,
-        pixel_array=source.volume(values),
+        **source.pixels(values),
         contains_recognizable_visual_features=False,
         real_world_value_mappings=[mapping],
-        window_center=WINDOW[0],
-        window_width=WINDOW[1],
+        voi_lut_transformations=[highdicom.VOILUTTransformation(*WINDOW)],
         content_label="ANOMALY",
         content_description="Anomaly map",
         series_description=f"{title} ({NOTICE})",
         **source.identity("map"),
     )
+    _name_frames(dataset, source.series)
     save_dataset(path, dataset)
 
 
