@@ -218,7 +218,7 @@ def test_the_description_of_a_series_says_its_contrast(description, contrast):
     series = DicomSeries("1.2", (), description)
     assert series.matches(job.series) == (contrast is not None)
     if contrast is not None:
-        assert (job._named({"image": series}) or job).settings["suffix"] == contrast
+        assert job.job_of(job.contrast_named({"image": series})).settings["suffix"] == contrast
 
 
 def test_a_mixed_dicom_study_in_one_command(tmp_path):

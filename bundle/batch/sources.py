@@ -6,11 +6,11 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from ..cases import with_brain_masks
-from ..datasets import find_modality
+from ..cases import nothing_found, with_brain_masks
+from ..datasets import sort_modality
 from ..errors import DatasetError
 from ..pipeline.job import Job
-from .plan import PlannedCase, plan_cases, plan_series
+from .plan import PlannedCase, plain, plan_cases, plan_series
 
 __all__ = ["plan_of"]
 
@@ -20,7 +20,7 @@ logger = logging.getLogger("flipmap")
 def plan_of(
     source: Path, job: Job, series: str | None = None, brain_masks: Path | None = None
 ) -> tuple[list[PlannedCase], dict[str, str]]:
-    """Files and DICOM series of an input, and what is skipped of the latter: name → why.
+    """Files and DICOM series of an input, and what is skipped: name → why.
 
     Args:
         source: a scan, a folder of scans at any depth, or a BIDS root.
@@ -35,7 +35,10 @@ def plan_of(
     skipped: dict[str, str] = {}
     nothing = None
     try:
-        cases = find_modality(source, job.modality.name, **job.search)
+        cases, out = sort_modality(source, job.modality.name, **job.search)
+        skipped = {plain(path): f"{why.reason}. {why.remedy}" for path, why in out.items()}
+        if not cases:
+            nothing = nothing_found(source, job.search.get("suffix", ()), out)
     except DatasetError as error:
         nothing = error
     if cases and brain_masks:
@@ -45,8 +48,8 @@ def plan_of(
         try:
             from ..io.dicom import find_series
 
-            found, skipped = plan_series(find_series(source), series or job.series, job.units)
-            plan += found
+            found, over = plan_series(find_series(source), series or job.series, job.units)
+            plan, skipped = plan + found, {**skipped, **over}
         except (ImportError, DatasetError) as error:
             logger.debug("no DICOM: %s", error)
     if not plan:

@@ -13,7 +13,7 @@ import torch
 from monai.data import MetaTensor
 
 from ..errors import DatasetError
-from ..io.nifti import read_scan
+from ..io.nifti import affine_in_mm, read_scan
 from ..modalities import MODALITIES
 from ..pipeline.job import CASE_SCORES, Job
 from ..pipeline.save import write_json
@@ -42,7 +42,7 @@ def healthy_case_scores(job: Job, cases: Sequence[dict]) -> list[float]:
     scores = []
     for case in cases:
         item = job({key: case[key] for key in ("image", "name") if key in case})
-        affine = torch.as_tensor(np.asarray(item["image"].meta["original_affine"]))
+        affine = torch.as_tensor(affine_in_mm(item["image"].meta))
         anomaly, brain = (
             to_axial(MetaTensor(item[key].as_tensor().float(), affine=affine)) for key in ("pred", job.region)
         )
