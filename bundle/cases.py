@@ -19,7 +19,7 @@ from .io.content import is_file
 from .io.volumes import READERS, ending_of
 from .left_out import left_out
 from .names import AGENT, NotAScan, contrast_by_name, stem
-from .other_files import kind_of, other_files
+from .other_files import is_archive, kind_of, other_files
 from .outputs import is_result
 
 __all__ = [
@@ -98,9 +98,10 @@ def sort_scans(root: str | Path, suffix: str | Sequence[str] = "FLAIR") -> Sorte
     if not root.exists():
         raise DatasetError(root, "no such file or folder", "Give --dataset_dir a scan, a folder or a BIDS root")
     in_bids = is_bids_root(root)
-    files = volume_files(root, "sub-*/**/anat/**/*" if in_bids else "**/*")
+    visible = _visible_files(root, "sub-*/**/anat/**/*" if in_bids else "**/*")
+    files = [path for path in visible if _is_volume(path)]
     files = [path for path in files if not is_result(stem(path)) and (not in_bids or _is_asked_for(path, asked))]
-    out = left_out(files, root, asked)
+    out = left_out(files, root, asked) | {path: kind_of(path) for path in visible if is_archive(path)}
     scans = [path for path in files if path not in out]
     cases = [_case(path, name) for path, name in zip(scans, unique_names(scans, root), strict=True)]
     return Sorted(cases, {path.relative_to(root).as_posix(): why for path, why in out.items()})
@@ -199,8 +200,12 @@ def brats_cases(root: str | Path) -> list[dict]:
 
 def volume_files(root: Path, pattern: str) -> list[Path]:
     """Files of volumes (`bundle.io.volumes.READERS`) that match a pattern, sorted; hidden ones left alone."""
+    return [path for path in _visible_files(root, pattern) if _is_volume(path)]
+
+
+def _visible_files(root: Path, pattern: str) -> list[Path]:
     shown = [p for p in root.glob(pattern) if not any(part.startswith(".") for part in p.relative_to(root).parts)]
-    return sorted(p for p in shown if is_file(p) and _is_volume(p))
+    return sorted(path for path in shown if is_file(path))
 
 
 def _is_volume(path: Path) -> bool:

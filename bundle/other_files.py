@@ -9,7 +9,7 @@ from pathlib import Path
 from .io.volumes import READERS
 from .names import NotAScan
 
-__all__ = ["kind_of", "other_files"]
+__all__ = ["is_archive", "kind_of", "other_files"]
 
 PICTURE = NotAScan(
     "a picture, which has lost the numbers and the geometry of its scan",
@@ -21,7 +21,10 @@ DOCUMENT = NotAScan("a document", "Give the scan as DICOM or NIfTI")
 KINDS = {
     (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp"): PICTURE,
     (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar"): ARCHIVE,
-    (".dcm", ".dicom", ".ima"): NotAScan("DICOM", 'For DICOM: pip install "flipmap[hospital]"'),
+    (".dcm", ".dicom", ".ima"): NotAScan(
+        "DICOM, but no series of it is to be mapped",
+        'See flipmap run --series; reading DICOM needs "flipmap[hospital]"',
+    ),
     (".gii", ".annot", ".label", ".stl", ".vtk"): NotAScan("a surface, no volume", "Give the scan itself"),
     (".npy", ".npz", ".mat", ".h5", ".hdf5", ".pt"): NotAScan(
         "numbers without a place in the world", "Save them as NIfTI, with the affine of the scan"
@@ -38,6 +41,12 @@ def kind_of(path: Path) -> NotAScan:
     ending = path.suffix.lower()
     kind = _kind(ending)
     return NotAScan(f"{kind.reason} ({ending})" if ending else kind.reason, kind.remedy)
+
+
+def is_archive(path: Path) -> bool:
+    """Whether scans may be packed into it; a compressed volume is a volume."""
+    name = path.name.lower()
+    return _kind(path.suffix.lower()) is ARCHIVE and (not name.endswith(".gz") or name.endswith(".tar.gz"))
 
 
 def other_files(root: Path) -> tuple[str, str]:

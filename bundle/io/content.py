@@ -13,7 +13,7 @@ POINTER_BYTES = 32_768  # a pointer of git-annex is not larger
 ANNEX = (b"/annex/objects/", b".git/annex/objects/")  # in a pointer, or in the target of a link
 LFS = b"version https://git-lfs.github.com/spec/"
 NOT_HERE = "its content is not on this machine"
-GET = "Get it with datalad get, or git annex get, {name}"
+GET = "Get it with: datalad get {name}"
 
 
 def is_file(path: Path) -> bool:
