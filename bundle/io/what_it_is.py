@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
-from scipy import ndimage
 
 from ..errors import ScanError
 
@@ -15,8 +15,7 @@ __all__ = ["check_intent", "check_is_no_label_map"]
 FEW_NUMBERS = 16  # different ones: no scan has so few
 MANY_LABELS = 1000  # more are no labels
 EVEN = 0.65  # of neighbours that are equal: scans of 256 grey values have up to 0.32, label maps 0.86 and more
-#: Pieces of one number in a slice, for each number: label maps have a few, enlarged scans some hundreds.
-MANY_PIECES = 20
+LEAST_PLANES = 16  # different ones along the two longest axes: what has fewer was drawn in blocks
 #: NIfTI intent codes of what is no image of a body.
 INTENTS = (
     (range(2, 25), "a statistical map", "Give the scan itself"),
@@ -44,7 +43,8 @@ def check_intent(path: str | Path, code: int) -> None:
 
 def check_is_no_label_map(path: str | Path, data: np.ndarray) -> None:
     """See that there is no mask or label map: whole numbers, few of them, or in patches of one number as no scan has
-    them. A scan that was enlarged by nearest neighbour has patches, too, but thousands of them.
+    them. Planes that repeat the one before them are not looked at: a scan that was enlarged by nearest neighbour has
+    those, and is a scan.
 
     Args:
         path: for the message.
@@ -64,7 +64,10 @@ def check_is_no_label_map(path: str | Path, data: np.ndarray) -> None:
 
 
 def _is_patchy(volume: np.ndarray, background: float) -> bool:
-    return _even_share(volume, background) > EVEN and _pieces_of_a_number(volume, background) < MANY_PIECES
+    if _even_share(volume, background) <= EVEN:
+        return False
+    once = _without_repeated(volume)
+    return sorted(once.shape)[1] < LEAST_PLANES or _even_share(once, background) > EVEN
 
 
 def _even_share(volume: np.ndarray, background: float) -> float:
@@ -74,9 +77,10 @@ def _even_share(volume: np.ndarray, background: float) -> float:
     return float((near == far)[inside].mean()) if inside.any() else 1.0
 
 
-def _pieces_of_a_number(volume: np.ndarray, background: float) -> float:
-    """In the slice with most of the scan, of the two longest axes: the mean over numbers of how many pieces it has."""
-    planes = np.moveaxis(volume, int(np.argmin(volume.shape)), -1)
-    plane = planes[..., int((planes != background).sum((0, 1)).argmax())]
-    numbers = np.setdiff1d(np.unique(plane), [background])
-    return float(np.mean([ndimage.label(plane == number)[1] for number in numbers])) if len(numbers) else 0.0
+def _without_repeated(volume: np.ndarray) -> np.ndarray:
+    """Without planes, along any axis, that are equal to the one before them."""
+    for axis in range(volume.ndim):
+        planes = np.moveaxis(volume, axis, 0)
+        kept = [True, *((now != before).any() for before, now in itertools.pairwise(planes))]
+        volume = np.compress(kept, volume, axis=axis)
+    return volume
