@@ -273,7 +273,7 @@ def any_contrast():
 
 
 @pytest.fixture
-def job_that_sees(any_contrast):
+def job_that_sees(monkeypatch, any_contrast):
     """A job of all contrasts whose networks say this of any scan."""
 
     def job(*says):
