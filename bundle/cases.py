@@ -10,41 +10,32 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from .errors import DatasetError
+from .io.content import is_file
 from .io.volumes import READERS, ending_of
+from .left_out import left_out
+from .names import AGENT, NotAScan, contrast_by_name, stem
+from .other_files import is_archive, kind_of, other_files
+from .outputs import is_result
 
 __all__ = [
     "CONTRAST",
-    "OUTPUT_SUFFIXES",
+    "Sorted",
     "brats_cases",
     "find_scans",
     "lesion_cases",
+    "nothing_found",
+    "sort_scans",
     "stem",
     "unique_names",
     "volume_files",
     "with_brain_masks",
 ]
 
-#: Of what else a scan may come in; points within a name are no endings.
-OTHER_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".vol", ".e2e", ".fda", ".oct", ".dcm", ".dicom")
-#: What this project writes itself; such files are results, never input.
-OUTPUT_SUFFIXES = (
-    "_anomaly",
-    "_anomaly_mask",
-    "_brain_mask",
-    "_desc-anomaly_map",
-    "_desc-anomaly_mask",
-    "_desc-brain_mask",
-    "_retina_mask",
-    "_desc-retina_mask",
-    "_rawscore",
-    "_rawscore_mask",
-    "_desc-rawscore_map",
-    "_desc-rawscore_mask",
-)
 BRAIN_MASK = "brain_mask"
 #: Key of a case that says what contrast its scan is, where that is not what the weights are for.
 CONTRAST = "contrast"
@@ -53,13 +44,17 @@ BRATS_CONTRASTS = (("_t1", "-t1n"), ("_t1ce", "-t1c"), ("_t2", "-t2w"), ("_flair
 BRATS_LABELS = ("_seg", "-seg")
 
 
-def stem(path: str | Path) -> str:
-    """Name of a file without its ending (``.nii.gz`` is one), or of a folder."""
-    name = Path(path).name
-    for ending in (*READERS, *OTHER_ENDINGS):
-        if name.lower().endswith(ending):
-            return name[: -len(ending)]
-    return name
+class Sorted(NamedTuple):
+    """What there is below a folder.
+
+    Attributes:
+        scans: see `find_scans`.
+        left_out: path below the folder → why that file is no scan to be mapped. Results of this project are not named,
+            nor, in a BIDS root, files of other suffixes.
+    """
+
+    scans: list[dict]
+    left_out: dict[str, NotAScan]
 
 
 def find_scans(root: str | Path, suffix: str | Sequence[str] = "FLAIR") -> list[dict]:
@@ -68,30 +63,75 @@ def find_scans(root: str | Path, suffix: str | Sequence[str] = "FLAIR") -> list[
     Args:
         root: a file of `bundle.io.volumes.READERS`; a BIDS root (it holds ``sub-*/anat`` or ``sub-*/ses-*/anat``), of
             which the files ``*_<suffix>.nii.gz`` are taken and derivatives left alone; or any other folder, of which
-            every such file at any depth is taken, apart from results of this project.
-        suffix: BIDS suffix of the contrast to take from a BIDS root, or several.
+            every such file at any depth is taken, apart from results of this project. What its name says to be no
+            scan (`bundle.names`) is left out.
+        suffix: contrast to take from a BIDS root, or several: suffixes of BIDS, or, for scans after a contrast agent,
+            which nobody gets who has not asked for them, values of `bundle.names.AGENT`.
 
     Returns:
-        one dictionary a scan: ``image``, ``name``, ``subject``; sorted by path.
+        one dictionary a scan: ``image``, ``name``, ``subject``; sorted by path. A link without content is one, too.
 
     Raises:
         DatasetError: when ``root`` does not exist, or holds no scan.
     """
-    root = Path(root).expanduser()
+    found = sort_scans(root, suffix)
+    if not found.scans:
+        raise nothing_found(Path(root).expanduser(), suffix, found.left_out)
+    return found.scans
+
+
+def sort_scans(root: str | Path, suffix: str | Sequence[str] = "FLAIR") -> Sorted:
+    """The scans below ``root``, and what is left out, with the reason; both may be empty.
+
+    Args:
+        root, suffix: see `find_scans`.
+
+    Raises:
+        DatasetError: when ``root`` does not exist, or is a file that cannot hold a scan.
+    """
+    root, asked = Path(root).expanduser(), [suffix] if isinstance(suffix, str) else list(suffix)
+    if is_file(root):
+        if not ending_of(root):
+            kind = kind_of(root)
+            raise DatasetError(root, kind.reason, kind.remedy)
+        return Sorted([_case(root, stem(root))], {})
     if not root.exists():
         raise DatasetError(root, "no such file or folder", "Give --dataset_dir a scan, a folder or a BIDS root")
-    if root.is_file():
-        return [_case(root, stem(root))]
-    if is_bids_root(root):
-        endings = tuple(f"_{one}" for one in ([suffix] if isinstance(suffix, str) else suffix))
-        found = [path for path in volume_files(root, "sub-*/**/anat/**/*") if stem(path).endswith(endings)]
-        wanted = f"no *{' or *'.join(f'{one}.nii.gz' for one in endings)} under sub-*/anat"
-    else:
-        found = [path for path in volume_files(root, "**/*") if not stem(path).endswith(OUTPUT_SUFFIXES)]
-        wanted = f"no {', '.join(READERS)} file at any depth"
-    if not found:
-        raise DatasetError(root, wanted, "Check the folder, or the contrast asked for")
-    return [_case(path, name) for path, name in zip(found, unique_names(found, root), strict=True)]
+    in_bids = is_bids_root(root)
+    visible = _visible_files(root, "sub-*/**/anat/**/*" if in_bids else "**/*")
+    files = [path for path in visible if _is_volume(path)]
+    files = [path for path in files if not is_result(stem(path)) and (not in_bids or _is_asked_for(path, asked))]
+    out = left_out(files, root, asked) | {path: kind_of(path) for path in visible if is_archive(path)}
+    scans = [path for path in files if path not in out]
+    cases = [_case(path, name) for path, name in zip(scans, unique_names(scans, root), strict=True)]
+    return Sorted(cases, {path.relative_to(root).as_posix(): why for path, why in out.items()})
+
+
+def _is_asked_for(path: Path, asked: Sequence[str]) -> bool:
+    """Whether a file of a BIDS root has one of these suffixes; scans after a contrast agent count as their own."""
+    plain = {agent: contrast for contrast, agent in AGENT.items()}
+    endings = {f"_{plain.get(one, one)}": one for one in asked}
+    suffixes = [one for ending, one in endings.items() if stem(path).endswith(ending)]
+    return any(one not in plain or contrast_by_name(path) == one for one in suffixes)
+
+
+def nothing_found(root: Path, suffix: str | Sequence[str], out: Mapping[str, NotAScan]) -> DatasetError:
+    """The error of a folder without scans, which says what is there instead.
+
+    Args:
+        root, suffix: see `find_scans`.
+        out: see `Sorted`.
+    """
+    if out:
+        (path, first), more = next(iter(out.items())), len(out) - 1
+        also = f", and {more} other files are no scans to be mapped, either" if more else ""
+        return DatasetError(root, f"no scan: {path} is {first.reason}{also}", first.remedy)
+    asked = [suffix] if isinstance(suffix, str) else list(suffix)
+    wanted = f"no {', '.join(READERS)} file at any depth"
+    if root.is_dir() and is_bids_root(root):
+        wanted = f"no *_{' or *_'.join(f'{one}.nii.gz' for one in asked)} under sub-*/anat"
+    others, remedy = other_files(root)
+    return DatasetError(root, wanted + (f"; there are {others}" if others else ""), remedy)
 
 
 def with_brain_masks(cases: Sequence[dict], folder: str | Path) -> list[dict]:
@@ -160,14 +200,18 @@ def brats_cases(root: str | Path) -> list[dict]:
 
 def volume_files(root: Path, pattern: str) -> list[Path]:
     """Files of volumes (`bundle.io.volumes.READERS`) that match a pattern, sorted; hidden ones left alone."""
+    return [path for path in _visible_files(root, pattern) if _is_volume(path)]
+
+
+def _visible_files(root: Path, pattern: str) -> list[Path]:
     shown = [p for p in root.glob(pattern) if not any(part.startswith(".") for part in p.relative_to(root).parts)]
-    return sorted(p for p in shown if p.is_file() and _is_volume(p))
+    return sorted(path for path in shown if is_file(path))
 
 
 def _is_volume(path: Path) -> bool:
     ending = ending_of(path)
     if ending == ".hdr":  # other programs have headers of that ending, too
-        return path.with_suffix(".img").is_file()
+        return is_file(path.with_suffix(".img"))
     return bool(ending) and ending != ".img"  # the other half of such a header, or DICOM
 
 

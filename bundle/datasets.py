@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from .cases import CONTRAST, brats_cases, find_scans, lesion_cases, with_brain_masks
+from .cases import CONTRAST, Sorted, brats_cases, find_scans, lesion_cases, sort_scans, with_brain_masks
 from .errors import EXIT_CODES, DatasetError
 from .modalities import modality_of
 from .oct_cases import find_oct, normal_oct_cases, oct_cases
@@ -25,6 +25,7 @@ __all__ = [
     "read_split",
     "scans_to_run",
     "select_subjects",
+    "sort_modality",
     "t1w_cases",
     "training_cases",
 ]
@@ -56,6 +57,21 @@ def find_modality(
     known = modality_of(modality)
     cases = known.find(root, **{key: value for key, value in how.items() if key in known.found_by})
     return with_brain_masks(cases, brain_masks) if brain_masks else cases
+
+
+def sort_modality(root: str | Path, modality: str, **how: Any) -> Sorted:
+    """The scans of a modality below ``root``, none where there is none, and the files that are left out, with reasons.
+
+    Args:
+        root, modality, how: see `find_modality`.
+
+    Raises:
+        FlipmapError, DatasetError: see `find_modality`; not where only DICOM or files that are left out are there.
+    """
+    known = modality_of(modality)
+    if known.find is not find_scans:
+        return Sorted(find_modality(root, modality, **how), {})
+    return sort_scans(root, **{key: value for key, value in how.items() if key in known.found_by})
 
 
 def scans_to_run(root: str | Path, **how: Any) -> list[dict]:

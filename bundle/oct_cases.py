@@ -11,9 +11,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from .cases import OUTPUT_SUFFIXES, stem, unique_names
+from .cases import stem, unique_names
 from .errors import DatasetError
+from .io.content import is_file
 from .io.oct import DICOM_ENDINGS, NIFTI, PICTURES, VENDORS
+from .outputs import is_result
 
 __all__ = ["DUKE", "NORMAL", "find_oct", "normal_oct_cases", "oct_cases"]
 
@@ -21,8 +23,6 @@ NORMAL = "normal"
 #: Duke (Fang et al., Medical Image Analysis 2012) names a file by the eye; 6.6 x 6.6 mm in 1000 A-scans.
 DUKE = re.compile(r"(eye\d+)_(test|average|\d+)$", re.IGNORECASE)
 DUKE_UM = (6.6, 3.23)
-#: What batches write beside their maps: no B-scans.
-OUTPUT_PICTURES = tuple(f"_desc-{map_}_{kind}" for map_ in ("anomaly", "rawscore") for kind in ("picture", "enface"))
 #: OCT2017 (Kermany et al., Cell 2018) names a file KIND-PATIENT-NUMBER.
 OCT2017 = re.compile(r"[A-Z]+-(\d+)-\d+$")
 
@@ -41,10 +41,10 @@ def find_oct(root: str | Path, stacks: bool = False) -> list[dict]:
         DatasetError: when ``root`` does not exist, or holds no scan.
     """
     root = Path(root).expanduser()
+    if is_file(root):
+        return [_case(root, stem(root))]
     if not root.exists():
         raise DatasetError(root, "no such file or folder", "Give --dataset_dir a B-scan, a volume, or a folder")
-    if root.is_file():
-        return [_case(root, stem(root))]
     files = sorted(path for path in root.rglob("*") if _is_scan(path, root))
     if stacks:
         pictures = [path for path in files if path.suffix.lower() in PICTURES]
@@ -77,10 +77,10 @@ def normal_oct_cases(root: str | Path) -> list[dict]:
 
 
 def _is_scan(path: Path, root: Path) -> bool:
-    if not path.is_file() or any(part.startswith(".") for part in path.relative_to(root).parts):
+    if not is_file(path) or any(part.startswith(".") for part in path.relative_to(root).parts):
         return False
     name, own = path.name.lower(), stem(path)
-    if own.endswith((*OUTPUT_SUFFIXES, *OUTPUT_PICTURES)):
+    if is_result(own):
         return False
     return name.endswith((*NIFTI, *DICOM_ENDINGS)) or path.suffix.lower() in (*PICTURES, *VENDORS)
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The brain mask: found in a head, given by the user, recognised where the skull is gone, warned of where it is not."""
-
-import logging
+"""The brain mask: found in a head, given by the user, recognised where the skull is gone, refused
+where there is none to be seen.
+"""
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ from bundle.errors import ScanError, WeightsError
 from bundle.io.nifti import read_scan
 from bundle.synthesis.heads import SyntheticHeads, label_maps
 from bundle.synthesis.sample import HEAD_MM, synthetic_head
+from bundle.transforms.background import BackgroundToZerod
 from bundle.transforms.brain import BrainMaskd, _possible, normalise
 from bundle.transforms.head import head_mask
 from bundle.transforms.mri import to_axial
@@ -110,12 +111,48 @@ def test_below_the_skull_base_only_what_lies_near_the_core():
     np.testing.assert_array_equal(_possible(np.minimum(logits, 0.5)), logits > -1, "where nothing is sure, as it was")
 
 
-def test_where_no_brain_is_the_head_is_taken(find, caplog):
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 5.0), (1.0, 1.0, 10.0)], ids=["thin", "whole"])
+def test_where_no_brain_is_nothing_is_taken_for_one(find, spacing):
     ball = np.hypot.reduce(np.indices((40, 40, 10)) - np.array([20, 20, 5])[:, None, None, None]) < 4
-    with caplog.at_level(logging.WARNING):
-        item = find({"image": metatensor(100.0 * ball, np.diag([-1.0, -1.0, 5.0, 1.0]))})
-    assert "no brain found" in caplog.text
-    assert dice(item["brain"][0].numpy() > 0, ball) > 0.5
+    with pytest.raises(ScanError, match="no brain found") as caught:
+        find({"image": metatensor(100.0 * ball, np.diag([-spacing[0], -spacing[1], spacing[2], 1.0]))})
+    assert "--brain-masks" in caught.value.remedy
+
+
+@pytest.mark.parametrize("plane", ["axial", "coronal"])
+@pytest.mark.parametrize("seed", [3, 5])
+def test_a_single_slice_of_a_whole_head_is_refused_and_of_a_stripped_one_its_own_mask(find, plane, seed):
+    scan, _, affine = synthetic_head((128, 150, 90), (1.5, 1.5, 1.5), lesion_mm=0, seed=seed)
+    brain = inside(scan.shape, (1.5, 1.5, 1.5))
+    cut = (slice(None), slice(None), slice(50, 51)) if plane == "axial" else (slice(None), slice(75, 76), slice(None))
+    with pytest.raises(ScanError, match="no brain found in a single slice"):
+        find({"image": metatensor(scan[cut], affine)})
+    given = find({"image": metatensor(scan[cut], affine), "brain": metatensor(brain[cut], affine)})
+    assert given["brain"].sum() == brain[cut].sum(), "with a mask it is mapped"
+    mask = find({"image": metatensor(np.where(brain, scan, 0)[cut], affine)})["brain"][0].numpy() > 0
+    assert dice(mask, brain[cut]) > 0.95
+
+
+#: Folder, files of it, whether they are stripped.
+REAL = [("brain_lgg", 6, False), ("brain_wmh_auto", 2, False), ("brain_t1_ixi", 3, False), ("brain_wml10", 5, True)]
+
+
+@pytest.mark.parametrize(("folder", "count", "stripped"), REAL)
+def test_single_slices_of_real_scans(find, folder, count, stripped):
+    """Slices through the brain: of whole heads hardly one may pass; of stripped ones most."""
+    paths = sorted(data_folder(folder).glob("sub-*/anat/*.nii.gz"))
+    taken = []
+    for path in paths[:: max(1, len(paths) // count)][:count]:
+        scan = BackgroundToZerod("image")({"image": to_axial(read_scan(path))})["image"]
+        filled = np.flatnonzero((scan[0].numpy() > 0).any((0, 1)))
+        for share in (0.2, 0.5, 0.65, 0.8):
+            z = filled[int(share * (len(filled) - 1))]
+            try:
+                find({"image": scan[..., z : z + 1]})
+                taken.append(True)
+            except ScanError:
+                taken.append(False)
+    assert np.mean(taken) > 0.8 if stripped else np.mean(taken) < 0.1
 
 
 def test_weights_that_are_not_its_own(tmp_path):

@@ -9,11 +9,20 @@ import pytest
 import SimpleITK as sitk
 
 from bundle.errors import EXIT_CODES, FlipmapError, OutputError, ScanError
-from bundle.io.nifti import read_scan, write_map
+from bundle.io.nifti import affine_in_mm, geometry_of, read_scan, write_map
+from bundle.io.what_it_is import check_is_no_label_map
+from bundle.notes import notes_of
+from tests.conftest import data_folder
 
 
 def save(path, data, affine=None):
     nib.save(nib.Nifti1Image(data, np.eye(4) if affine is None else affine), path)
+
+
+def save_intent(path, name, parameters):
+    image = nib.Nifti1Image(IMAGE, np.eye(4))
+    image.header.set_intent(name, parameters)
+    nib.save(image, path)
 
 
 def nan_affine(path, data):
@@ -65,6 +74,10 @@ BROKEN = {
     "2-D": (lambda p: save(p, IMAGE[..., 0]), "2-D"),
     "4-D": (lambda p: save(p, np.stack([IMAGE] * 3, -1)), "4-D"),
     "5-D": (lambda p: save(p, IMAGE[..., None, None] * np.ones((1, 1, 1, 2, 2), np.float32)), "5-D"),
+    "5-D of several": (lambda p: save(p, IMAGE[..., None, None] * np.ones((1, 1, 1, 1, 3), np.float32)), "5-D"),
+    "t values by the header": (lambda p: save_intent(p, "t test", (9,)), "a statistical map by its header"),
+    "z scores by the header": (lambda p: save_intent(p, "z score", ()), "a statistical map by its header"),
+    "labels by the header": (lambda p: save_intent(p, "label", ()), "a label map by its header"),
     "colours": (lambda p: save(p, rgb()), "colours"),
     "complex numbers": (lambda p: save(p, (IMAGE + 1j * IMAGE).astype(np.complex64)), "complex"),
     "a lesion mask": (lambda p: save(p, (IMAGE > 0.9).astype(np.uint8)), "mask or label map: 2 "),
@@ -105,6 +118,90 @@ def test_a_fourth_axis_of_one_or_of_the_contrasts_is_fine(tmp_path):
     assert read_scan(tmp_path / "one.nii.gz").shape == (1, *IMAGE.shape)
     both = read_scan(tmp_path / "two.nii.gz", channels=2)
     np.testing.assert_allclose(both[1].numpy(), 2 * IMAGE)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1,), (1, 1, 1)])
+def test_further_axes_of_one_volume_are_nothing(tmp_path, shape):
+    save(tmp_path / "one.nii.gz", IMAGE.reshape(*IMAGE.shape, *shape))
+    np.testing.assert_array_equal(read_scan(tmp_path / "one.nii.gz")[0].numpy(), IMAGE)
+
+
+def test_a_mask_may_say_that_it_holds_labels(tmp_path):
+    image = nib.Nifti1Image((IMAGE > 0.5).astype(np.uint8), np.eye(4))
+    image.header.set_intent("label")
+    nib.save(image, tmp_path / "mask.nii.gz")
+    assert read_scan(tmp_path / "mask.nii.gz", labels=True).sum() == (IMAGE > 0.5).sum()
+
+
+@pytest.mark.parametrize("times", [2, 3, 4])
+def test_a_scan_enlarged_by_nearest_neighbour_is_a_scan(tmp_path, head, times):
+    scan = head[0]
+    grey = np.round(scan / scan.max() * 255).astype(np.uint8)
+    for axes in ((times, times, 1), (times, times, times)):
+        save(tmp_path / "x.nii.gz", np.kron(grey[8:-8, 8:-8], np.ones(axes, np.uint8)))
+        assert read_scan(tmp_path / "x.nii.gz").shape[1] == times * (scan.shape[0] - 16)
+
+
+def test_real_label_maps_are_refused_and_enlarged_scans_are_not():
+    for path in sorted(data_folder("brain_labels").glob("*.nii.gz"))[:3]:
+        with pytest.raises(ScanError, match="mask or label map"):
+            read_scan(path)
+        with pytest.raises(ScanError, match="mask or label map"):
+            check_is_no_label_map(path, read_scan(path, labels=True).numpy()[:, ::3, ::3, ::3].repeat(2, 1))
+    for path in sorted(data_folder("brain_lgg").glob("sub-*/anat/*.nii.gz"))[::40]:
+        small = read_scan(path).numpy()[:, ::2, ::2]
+        check_is_no_label_map(path, small.repeat(2, 1).repeat(2, 2))
+        check_is_no_label_map(path, small[:, ::2, ::2].repeat(4, 1).repeat(4, 2))
+
+
+def test_orientation_codes_of_zero_stay_zero_and_are_noted(tmp_path):
+    image = nib.Nifti1Image(IMAGE, None)
+    image.header.set_zooms((0.9, 1.1, 5))
+    nib.save(image, tmp_path / "x.nii.gz")
+    scan = read_scan(tmp_path / "x.nii.gz")
+    assert "a guess" in notes_of(scan.meta)
+    write_map(tmp_path / "map.nii.gz", IMAGE, **geometry_of(scan.meta))
+    found = nib.load(tmp_path / "map.nii.gz")
+    assert found.header["qform_code"] == found.header["sform_code"] == 0
+    np.testing.assert_allclose(found.affine, nib.load(tmp_path / "x.nii.gz").affine)
+    np.testing.assert_allclose(found.header.get_zooms(), (0.9, 1.1, 5))
+
+
+@pytest.mark.parametrize(
+    ("space", "code"), [("", 0), ("space: left-posterior-superior\n", 1), ("space dimension: 3\n", 1)]
+)
+def test_an_nrrd_without_space_lies_somehow(tmp_path, space, code):
+    where = "space directions: (1,0,0) (0,1,0) (0,0,4)\nspace origin: (0,0,0)\n" if space else "spacings: 1 1 4\n"
+    header = f"NRRD0004\ntype: float\ndimension: 3\n{space}sizes: 20 22 9\n{where}encoding: raw\nendian: little\n\n"
+    (tmp_path / "x.nrrd").write_bytes(header.encode() + IMAGE.transpose(2, 1, 0).tobytes())
+    scan = read_scan(tmp_path / "x.nrrd")
+    assert geometry_of(scan.meta)["code"] == code and bool(notes_of(scan.meta)) == (code == 0)
+    write_map(tmp_path / "map.nii.gz", IMAGE, **geometry_of(scan.meta))
+    assert nib.load(tmp_path / "map.nii.gz").header["sform_code"] == code
+
+
+@pytest.mark.parametrize("code", [1, 2, 4])
+def test_a_map_has_the_code_of_its_scan(tmp_path, code):
+    image = nib.Nifti1Image(IMAGE, np.diag([-1.0, 2, 3, 1]))
+    image.set_sform(image.affine, code)
+    nib.save(image, tmp_path / "x.nii.gz")
+    scan = read_scan(tmp_path / "x.nii.gz")
+    assert not notes_of(scan.meta)
+    write_map(tmp_path / "map.nii.gz", IMAGE, **geometry_of(scan.meta))
+    assert nib.load(tmp_path / "map.nii.gz").header["sform_code"] == code
+
+
+@pytest.mark.parametrize(("unit", "scale"), [("micron", 1000.0), ("meter", 0.001), ("mm", 1.0), ("unknown", 1.0)])
+def test_units_of_the_header_are_obeyed_and_kept(tmp_path, unit, scale):
+    affine = np.diag([-0.9 * scale, 0.9 * scale, 5 * scale, 1])
+    write_map(tmp_path / "x.nii.gz", IMAGE, affine, unit=unit)
+    scan = read_scan(tmp_path / "x.nii.gz")
+    for found in (scan.affine.numpy(), affine_in_mm(scan.meta)):
+        np.testing.assert_allclose(found, np.diag([-0.9, 0.9, 5, 1]), rtol=1e-6)
+    write_map(tmp_path / "map.nii.gz", IMAGE, **geometry_of(scan.meta))
+    image = nib.load(tmp_path / "map.nii.gz")
+    np.testing.assert_allclose(image.affine, affine, rtol=1e-6)
+    assert image.header.get_xyzt_units()[0] == unit
 
 
 def test_scaled_integers_are_read_in_their_units(tmp_path):

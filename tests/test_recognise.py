@@ -7,23 +7,31 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from monai.data import MetaTensor
 from monai.transforms import Compose
 from scipy import ndimage
 
 from bundle.cases import lesion_cases
 from bundle.errors import ContrastError
 from bundle.io.nifti import scan_from_array, write_map
+from bundle.notes import notes_of
+from bundle.pipeline.contrasts import NAMED, job_of_any_contrast
 from bundle.pipeline.job import Job
 from bundle.scoring.description import describe
 from bundle.synthesis.sample import synthetic_head
 from bundle.training.profiles import BrainProfiles
+from bundle.transforms.brain import GIVEN
 from bundle.transforms.mri import ScaleHeadIntensityd
 from bundle.transforms.recognise import (
+    CANDIDATES,
+    CERTAINTY,
+    CONTRAST,
     CONTRASTS,
     PROFILE,
     BrainVoxels,
     RecogniseContrastd,
     brain_voxels,
+    candidates_of,
     contrast_of,
     intensity_profile,
 )
@@ -218,7 +226,7 @@ def test_the_description_of_a_series_says_its_contrast(description, contrast):
     series = DicomSeries("1.2", (), description)
     assert series.matches(job.series) == (contrast is not None)
     if contrast is not None:
-        assert (job._named({"image": series}) or job).settings["suffix"] == contrast
+        assert job.job_of(job.contrast_named({"image": series})).settings["suffix"] == contrast
 
 
 def test_a_mixed_dicom_study_in_one_command(tmp_path):
@@ -241,3 +249,86 @@ def test_a_mixed_dicom_study_in_one_command(tmp_path):
     skipped = [row["reason"] for row in rows if row["status"] == "skipped"]
     assert len(skipped) == 2 and all("T1w without contrast agent or T2w;" in reason for reason in skipped)
     assert len(list((tmp_path / "out").rglob("*_desc-anomaly_seg.dcm"))) == 3
+
+
+class Sees:
+    """A job that takes every scan for what it is told, as its network would say."""
+
+    def __init__(self, suffix, says):
+        self.settings, self.says = {"suffix": suffix}, says
+
+    def prepare(self, case):
+        image = MetaTensor(torch.zeros(1, 2, 2, 2), meta={"filename_or_obj": str(case["image"])})
+        (likely, probability), (second, other) = self.says
+        image.meta |= {CONTRAST: likely, CERTAINTY: probability}
+        if probability < 0.9:
+            image.meta[CANDIDATES] = f"{likely} {probability},{second} {other}"
+        mask = MetaTensor(torch.ones(1, 2, 2, 2), meta={GIVEN: "brain" in case})
+        return {"image": image, "brain": mask}
+
+
+@pytest.fixture(scope="module")
+def any_contrast():
+    return job_of_any_contrast(device="cpu")
+
+
+@pytest.fixture
+def job_that_sees(monkeypatch, any_contrast):
+    """A job of all contrasts whose networks say this of any scan."""
+
+    def job(*says):
+        monkeypatch.setattr(Job, "prepare", lambda self, case: Sees("FLAIR", says).prepare(case))
+        return any_contrast
+
+    return job
+
+
+@pytest.mark.parametrize("name", ["scan.nii.gz", "IM_0001.nii.gz"])
+def test_an_unsure_contrast_of_a_nameless_scan_is_skipped_with_both_candidates(job_that_sees, name):
+    job = job_that_sees(("FLAIR", 0.78), ("T1w", 0.2))
+    with pytest.raises(ContrastError, match=r"FLAIR \(78% sure\) or T1w \(20%\)") as caught:
+        job.prepare({"image": name})
+    assert "--contrast FLAIR or --contrast T1w" in caught.value.remedy
+
+
+def test_where_it_is_mapped_all_the_same_a_note_says_so(job_that_sees):
+    job = job_that_sees(("FLAIR", 0.78), ("T1w", 0.2))
+    assert notes_of(job.prepare({"image": "a_FLAIR.nii.gz"})["image"].meta) == "", "name and look agree"
+    for case, why in (
+        ({"image": "a_T1w.nii.gz"}, "mapped as T1w, as its name"),
+        ({"image": "a.nii.gz", "brain": "b"}, "as FLAIR"),
+    ):
+        note = notes_of(job.prepare(case)["image"].meta)
+        assert why in note and "FLAIR (78% sure) or T1w (20%)" in note
+    doubt = job_that_sees(("FLAIR", 0.85), ("T1w", 0.1))
+    assert "not sure" in notes_of(doubt.prepare({"image": "a.nii.gz"})["image"].meta), "a little doubt is no reason"
+    sure = job_that_sees(("FLAIR", 0.95), ("T1w", 0.05))
+    assert not notes_of(sure.prepare({"image": "a.nii.gz"})["image"].meta)
+
+
+@pytest.mark.parametrize(
+    ("name", "contrast"), [("sub-01_ce-gd_T1w", "T1c"), ("x_t1ce", "T1c"), ("a_bold", "bold"), ("a_ADC", "ADC")]
+)
+def test_a_name_of_another_contrast_is_skipped_before_anything_is_read(any_contrast, name, contrast):
+    with pytest.raises(ContrastError, match=f"{contrast} by its name") as caught:
+        any_contrast.prepare({"image": f"{name}.nii.gz"})
+    assert "--contrast" in caught.value.remedy
+
+
+def test_what_a_series_was_called_is_not_forgotten_when_it_is_read(job_that_sees):
+    """A batch reads first, and then has a tensor alone."""
+    job = job_that_sees(("FLAIR", 0.5), ("T1w", 0.4))
+    scan = MetaTensor(torch.zeros(1, 2, 2, 2), meta={"filename_or_obj": "IM1", NAMED: "T1w"})
+    assert "mapped as T1w" in notes_of(job.prepare({"image": scan})["image"].meta)
+
+
+def test_the_network_says_where_it_is_not_sure(monkeypatch):
+    recognise = RecogniseContrastd("image", WEIGHTS, wanted="FLAIR")
+    told = dict(zip(CONTRASTS, (0.6, 0.3, 0.06, 0.04), strict=True))
+    monkeypatch.setattr(recognise, "_tell", lambda scan, mask: told)
+    scan, mask = MetaTensor(torch.zeros(1, 2, 2, 2)), MetaTensor(torch.ones(1, 2, 2, 2))
+    item = recognise({"image": scan, "brain": mask})
+    assert candidates_of(item["image"]) == [("FLAIR", 0.6), ("T1w", 0.3)]
+    told.update(FLAIR=0.96, T1w=0.02, T2w=0.01, PDw=0.01)
+    scan = MetaTensor(torch.zeros(1, 2, 2, 2))
+    assert candidates_of(recognise({"image": scan, "brain": mask})["image"]) == []

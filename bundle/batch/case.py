@@ -11,8 +11,10 @@ import numpy as np
 from monai.data import MetaTensor
 
 from ..errors import ContrastError, FlipmapError, ScanError
+from ..io.content import check_content
 from ..io.dicom import DicomSeries
-from ..io.nifti import write_map
+from ..io.nifti import geometry_of, write_map
+from ..notes import notes_of
 from ..pipeline.contrasts import JOB, ContrastJob
 from ..pipeline.dataset import explain
 from ..pipeline.job import Job
@@ -91,6 +93,9 @@ def _cause(case: PlannedCase, error: Exception, timeout: float | None) -> Flipma
 
 def _prepare(job: Job, case: PlannedCase, output: Path) -> dict:
     """The item on the model's grid, and the scan as it is, for the pictures: a file is read once."""
+    for given in case.inputs.values():
+        if isinstance(given, str) and not Path(given).is_dir():
+            check_content(Path(given))
     try:
         _ = case.input_hashes  # of what is read now, before the map is made
     except OSError as error:
@@ -122,9 +127,9 @@ def _complete(job: Job, case: PlannedCase, item: dict, output: Path, clock: Cloc
     if clock.given_up:
         raise GivenUp
     seconds = clock.seconds
-    told = item.get(TOLD) or contrast_of(item["image"])
-    write_sidecar(case, output, job.fingerprint, item.get(JOB, job).settings, seconds, told)
-    return Record.of(case.name, "done", item["findings"], seconds, told)
+    told, notes = item.get(TOLD) or contrast_of(item["image"]), notes_of(item["image"].meta)
+    write_sidecar(case, output, job.fingerprint, item.get(JOB, job).settings, seconds, told, notes)
+    return Record.of(case.name, "done", item["findings"], seconds, told, notes)
 
 
 class _Output(NamedTuple):
@@ -142,8 +147,8 @@ def _write_output(one: _Output, job: Job, case: PlannedCase, item: dict) -> None
     meta, values = item["image"].meta, np.asarray(item[one.key].cpu())[0]
     if values.shape != tuple(meta["spatial_shape"]):
         raise ScanError(case.where, f"its map has shape {values.shape}", "Report it")
-    affine, unit = np.asarray(meta["original_affine"]), meta.get("original_unit", "mm")
-    write_map(one.path, values, affine, np.dtype(one.kind), unit, case.units if one.key == "pred" else "")
+    described = case.units if one.key == "pred" else ""
+    write_map(one.path, values, dtype=np.dtype(one.kind), description=described, **geometry_of(meta))
 
 
 def _write_pictures(job: Job, case: PlannedCase, item: dict, output: Path) -> None:

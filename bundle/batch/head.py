@@ -22,9 +22,10 @@ from monai.data import MetaTensor
 from ..cases import stem
 from ..errors import ContrastError
 from ..io.dicom import DicomSeries
+from ..io.nifti import affine_in_mm
+from ..names import contrast_by_name
 from ..pipeline.contrasts import JOB, ContrastJob
 from ..pipeline.several import MapOfContrast
-from ..transforms.mri import contrast_by_name
 from ..transforms.recognise import contrast_of
 from .plan import SIDECAR, PlannedCase, is_done, plain
 
@@ -138,12 +139,12 @@ def finish_head(job: ContrastJob, item: dict) -> dict:
         finished = one if one["done"] else job.finish(one)
         scan = one["scan"]
         anomaly, brain = (np.asarray(finished[key]).reshape(scan.shape[1:]) for key in ("pred", job.region))
-        affine = np.asarray(scan.meta["original_affine"], dtype=float)
+        affine = affine_in_mm(scan.meta)
         maps[contrast] = MapOfContrast(scan[0].numpy(), anomaly, brain > 0, affine, contrast)
         told.append(one[TOLD][1] if one[TOLD] else 1.0)
     anomaly, brain = job.several(maps)
     scan = item[MEMBERS][job.several.contrasts[0]]["scan"]
-    grid = torch.as_tensor(np.asarray(scan.meta["original_affine"], dtype=float))
+    grid = torch.as_tensor(affine_in_mm(scan.meta))
 
     def tensor(values: np.ndarray) -> MetaTensor:
         meta = {key: value for key, value in scan.meta.items() if key != "affine"}

@@ -14,6 +14,7 @@ from ..cases import is_bids_root, stem
 from ..io.dicom import DicomSeries
 from ..io.volumes import files_of
 from ..modalities import MODALITIES
+from ..outputs import DICOM_OUTPUTS, ENFACE, OUTPUTS, SIDECAR
 from ..pipeline.save import named
 from ..scoring.calibration import UNITS
 
@@ -31,29 +32,6 @@ __all__ = [
     "plan_series",
     "sha256_of",
 ]
-
-#: What a case gets: key of the result → ending of its file, BIDS derivatives all, and type on disk. The key of the
-#: organ's mask is its name.
-OUTPUTS: dict[str, tuple[str, str]] = {
-    "pred": ("desc-anomaly_map.nii.gz", "float32"),
-    "mask": ("desc-anomaly_mask.nii.gz", "uint8"),
-    "{region}": ("desc-{region}_mask.nii.gz", "uint8"),
-    "findings": ("desc-anomaly_findings.json", "json"),
-    "picture": ("desc-anomaly_picture.png", "png"),
-    "sheet": ("desc-anomaly_slices.png", "png"),
-}
-#: What a volume of pictures gets besides: the pictures seen from the front.
-ENFACE = "desc-anomaly_enface.png"
-#: What a case that came as DICOM gets besides.
-DICOM_OUTPUTS = {
-    "pred": "desc-anomaly_map.dcm",
-    "mask": "desc-anomaly_seg.dcm",
-    "bands": "desc-anomaly_bands.dcm",
-    "segments": "desc-anomaly_findings.dcm",
-    "report": "desc-anomaly_report.dcm",
-}
-#: Written last: where it is, and fits, the case is done.
-SIDECAR = "desc-anomaly_map.json"
 
 
 @dataclass(frozen=True)

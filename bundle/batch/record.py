@@ -42,6 +42,7 @@ class Record:
         series_uid: SeriesInstanceUID of a DICOM series, so that an archive can find it; of several, all.
         description: its SeriesDescription.
         accession: its AccessionNumber.
+        notes: what to know of the scan before its map is read, see `bundle.notes`.
     """
 
     name: str
@@ -57,10 +58,17 @@ class Record:
     series_uid: str = ""
     description: str = ""
     accession: str = ""
+    notes: str = ""
 
     @classmethod
     def of(
-        cls, name: str, status: str, findings: dict, seconds: float, told: tuple[str, float] | None = None
+        cls,
+        name: str,
+        status: str,
+        findings: dict,
+        seconds: float,
+        told: tuple[str, float] | None = None,
+        notes: str = "",
     ) -> Record:
         """The row of a case from its findings, and what its contrast was told to be
         (`bundle.transforms.recognise.contrast_of`).
@@ -68,7 +76,8 @@ class Record:
         volumes = [finding["volume_ml"] for finding in findings["findings"]]
         largest, (contrast, probability) = max(volumes, default=0.0), told or ("", None)
         sure = None if probability is None else round(probability, 3)
-        return cls(name, status, findings["case_score"], len(volumes), largest, round(seconds, 2), contrast, sure)
+        score, took = findings["case_score"], round(seconds, 2)
+        return cls(name, status, score, len(volumes), largest, took, contrast, sure, notes=notes)
 
 
 def with_series(record: Record, series: Sequence[DicomSeries]) -> Record:
@@ -106,6 +115,7 @@ def write_sidecar(
     settings: dict,
     seconds: float,
     told: tuple[str, float] | None = None,
+    notes: str = "",
 ) -> None:
     """Provenance of a case; its being there says that the case is complete.
 
@@ -124,6 +134,7 @@ def write_sidecar(
         "fingerprint": fingerprint,
         "settings": settings,
         "contrast": list(told) if told else None,
+        "notes": notes,
         "versions": versions(),
         "seconds": round(seconds, 2),
     }
@@ -134,7 +145,7 @@ def read_record(case: PlannedCase, output: Path) -> Record:
     """The row of a case that was done before."""
     findings = json.loads(case.path(output, case.outputs["findings"][0]).read_text(encoding="utf-8"))
     said = json.loads(case.path(output, SIDECAR).read_text(encoding="utf-8"))
-    return Record.of(case.name, "done before", findings, said["seconds"], said.get("contrast"))
+    return Record.of(case.name, "done before", findings, said["seconds"], said.get("contrast"), said.get("notes", ""))
 
 
 def write_table(path: Path, records: Iterable[Record]) -> None:

@@ -8,12 +8,12 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..cases import with_brain_masks
-from ..datasets import find_modality
+from ..cases import nothing_found, with_brain_masks
+from ..datasets import sort_modality
 from ..errors import DatasetError, FlipmapError
 from ..io.dicom import DicomSeries, find_series
 from ..pipeline.job import Job
-from .plan import PlannedCase, contrasts_of, plan_cases, plan_series
+from .plan import PlannedCase, contrasts_of, plain, plan_cases, plan_series
 
 __all__ = ["plan_of"]
 
@@ -28,7 +28,7 @@ def plan_of(
     brain_masks: Path | None = None,
     derived: bool = False,
 ) -> tuple[list[PlannedCase], dict[str, str]]:
-    """Files and DICOM series of an input, and what is skipped of the latter: name → why.
+    """Files and DICOM series of an input, and what is skipped: name → why.
 
     Args:
         source: a scan, a folder of scans at any depth, or a BIDS root.
@@ -44,18 +44,22 @@ def plan_of(
     _check_rule(series)
     found = _dicom_of(source, derived) if source.exists() and job.series else []
     cases: list[dict] = []
+    skipped: dict[str, str] = {}
     nothing = None
     try:
-        # A file that is DICOM is no file of another format.
-        cases = [] if found and source.is_file() else find_modality(source, job.modality.name, **job.search)
+        if not (found and source.is_file()):  # a file that is DICOM is no file of another format
+            cases, out = sort_modality(source, job.modality.name, **job.search)
+            skipped = {plain(path): f"{why.reason}. {why.remedy}" for path, why in out.items()}
+            if not cases:
+                nothing = nothing_found(source, job.search.get("suffix", ()), out)
     except DatasetError as error:
         nothing = error
     if cases and brain_masks:
         cases = with_brain_masks(cases, brain_masks)
     plan = plan_cases(cases, source, job.region, job.units)
     rule = series or job.series
-    planned, skipped = plan_series(found, rule, job.units)
-    plan += planned
+    planned, over = plan_series(found, rule, job.units)
+    plan, skipped = plan + planned, {**skipped, **over}
     if not plan:
         raise _nothing_of(source, found, rule) if found else nothing or _empty(source)
     return plan, skipped

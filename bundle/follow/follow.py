@@ -21,7 +21,10 @@ from ..batch.plan import PlannedCase
 from ..batch.run import run_batch
 from ..errors import DatasetError, ScanError
 from ..io.files import whole_file
-from ..io.nifti import write_map
+from ..io.nifti import affine_in_mm, geometry_of, write_map
+from ..outputs import CHANGE, EARLIER_MAP
+from ..outputs import CHANGE_FINDINGS as FINDINGS
+from ..outputs import CHANGE_PICTURE as PICTURE
 from ..paths import __version__
 from ..pipeline.contrasts import ContrastJob
 from ..pipeline.job import Job
@@ -33,11 +36,6 @@ from .change import STATES, Change, Limits, change_map, matched, summary
 
 __all__ = ["CHANGE", "EARLIER_MAP", "FINDINGS", "PAGE", "PICTURE", "Pair", "compare", "pairs_of", "write_page"]
 
-#: Ending of a file → what it is; all on the grid of the later scan.
-CHANGE = "desc-change_map.nii.gz"
-EARLIER_MAP = "desc-earlier_map.nii.gz"
-FINDINGS = "desc-change_findings.json"
-PICTURE = "desc-change_picture.png"
 PAGE = "follow.html"
 UNITS = "change of -log10 of the healthy tail probability"
 
@@ -50,12 +48,13 @@ class Pair(NamedTuple):
 
 
 class _Mapped(NamedTuple):
-    """A scan and its map, on its own grid."""
+    """A scan and its map, on its own grid; the affine in mm, the geometry in the scan's own unit, as files have it."""
 
     scan: np.ndarray
     anomaly: np.ndarray
     brain: np.ndarray
     affine: np.ndarray
+    geometry: dict
 
 
 def pairs_of(earlier: Sequence[PlannedCase], later: Sequence[PlannedCase], job: Job) -> list[Pair]:
@@ -124,9 +123,10 @@ def _mapped(case: PlannedCase, job: Job, output: Path) -> _Mapped:
         raise ScanError(case.where, record.reason, record.remedy)
     image = cast(nib.Nifti1Image, nib.load(case.path(output, case.outputs["pred"][0])))
     brain = cast(nib.Nifti1Image, nib.load(case.path(output, case.outputs[case.region][0])))
-    scan = job.read(case.case)[0].numpy().astype(np.float32)
-    anomaly = np.asarray(image.dataobj, dtype=np.float32)
-    return _Mapped(scan, anomaly, np.asarray(brain.dataobj) > 0, np.asarray(image.affine))
+    scan = job.read(case.case)
+    values, anomaly = scan[0].numpy().astype(np.float32), np.asarray(image.dataobj, dtype=np.float32)
+    within = np.asarray(brain.dataobj) > 0
+    return _Mapped(values, anomaly, within, affine_in_mm(scan.meta), geometry_of(scan.meta))
 
 
 def _volume(mapped: _Mapped, case: PlannedCase) -> Volume:
@@ -139,7 +139,7 @@ def _onto(mapped: _Mapped, transform: np.ndarray, grid: _Mapped) -> _Mapped:
     def moved(values: np.ndarray) -> np.ndarray:
         return onto(values.astype(np.float32), mapped.affine, transform, grid.affine, grid.scan.shape)
 
-    return _Mapped(moved(mapped.scan), moved(mapped.anomaly), moved(mapped.brain) > 0.5, grid.affine)
+    return _Mapped(moved(mapped.scan), moved(mapped.anomaly), moved(mapped.brain) > 0.5, grid.affine, grid.geometry)
 
 
 def _write(
@@ -152,9 +152,9 @@ def _write(
     limits: Limits,
     transform: np.ndarray,
 ) -> None:
-    stem, affine = pair.later.stem.name, mapped[1].affine
-    write_map(output / f"{stem}_{CHANGE}", change, affine, description=UNITS)
-    write_map(output / f"{stem}_{EARLIER_MAP}", mapped[0].anomaly, affine, description=job.units)
+    stem, affine, geometry = pair.later.stem.name, mapped[1].affine, mapped[1].geometry
+    write_map(output / f"{stem}_{CHANGE}", change, description=UNITS, **geometry)
+    write_map(output / f"{stem}_{EARLIER_MAP}", mapped[0].anomaly, description=job.units, **geometry)
     said = {
         "earlier": pair.earlier.name,
         "later": pair.later.name,

@@ -5,8 +5,9 @@ whole files or none.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -15,15 +16,15 @@ import torch
 from monai.data import MetaTensor
 
 from ..errors import ScanError
+from ..notes import add_note
 from .files import whole_file
-from .volumes import open_volume
+from .volumes import Volume, open_volume
+from .what_it_is import check_intent, check_is_no_label_map
 
-__all__ = ["read_scan", "scan_from_array", "write_map"]
+__all__ = ["affine_in_mm", "geometry_of", "read_scan", "scan_from_array", "write_map"]
 
-FEW_NUMBERS = 16  # different ones: no scan has so few
-MANY_LABELS = 1000  # more are no labels
-EVEN = 0.65  # of neighbours that are equal: scans of 256 grey values have up to 0.32, label maps 0.86 and more
 MIN_VOXELS = 8  # along the two longest axes: less is no picture
+SIDES = "Its file does not say how the head lies (orientation codes 0): left and right are a guess."
 #: Spatial units of the header → mm; what is not stated is taken for mm, as all readers do.
 UNITS_MM = {"mm": 1.0, "micron": 1e-3, "meter": 1e3}
 
@@ -46,28 +47,47 @@ def read_scan(path: str | Path | Sequence[str | Path], channels: int = 1, labels
     """
     paths = [path] if isinstance(path, (str, Path)) else list(path)
     volumes = [_read_volume(Path(one), channels if len(paths) == 1 else 1, labels) for one in paths]
-    first, affine, unit = volumes[0]
-    for one, (volume, its_affine, _) in zip(paths, volumes, strict=True):
-        if volume.shape[1:] != first.shape[1:] or not np.allclose(its_affine, affine):
+    first, meta = volumes[0]
+    for one, (volume, its) in zip(paths, volumes, strict=True):
+        if volume.shape[1:] != first.shape[1:] or not np.allclose(affine_in_mm(its), affine_in_mm(meta)):
             raise ScanError(one, f"not on the grid of {paths[0]}", "Register and resample the contrasts to one grid")
-    data = np.concatenate([volume for volume, _, _ in volumes])
+    data = np.concatenate([volume for volume, _ in volumes])
     if len(data) != channels:
         raise ScanError(paths[0], f"{len(data)} contrasts, the network takes {channels}", "Give the contrasts it takes")
-    meta = _meta(paths[0], affine, unit, data.shape[1:])
-    return MetaTensor(torch.from_numpy(data), affine=torch.from_numpy(_millimetres(affine, unit)), meta=meta)
+    return MetaTensor(torch.from_numpy(data), affine=torch.from_numpy(affine_in_mm(meta)), meta=meta)
 
 
-def _meta(name: str | Path, affine: np.ndarray, unit: str, shape: Sequence[int]) -> dict:
-    return {
+def _meta(name: str | Path, affine: np.ndarray, shape: Sequence[int], unit: str = "mm", code: int = 1) -> dict:
+    meta = {
         "filename_or_obj": str(name),
         "original_affine": affine,
         "original_unit": unit,
+        "original_code": code,
         "spatial_shape": np.array(shape),
     }
+    if code == 0:
+        add_note(meta, SIDES)
+    return meta
 
 
-def _millimetres(affine: np.ndarray, unit: str) -> np.ndarray:
-    return np.diag([*[UNITS_MM.get(unit, 1.0)] * 3, 1.0]) @ affine
+def affine_in_mm(meta: Mapping) -> np.ndarray:
+    """Voxel → world (RAS+), 4 x 4, mm, whatever the unit of a scan's own affine.
+
+    Args:
+        meta: of a scan as `read_scan` gives it.
+    """
+    scale = UNITS_MM.get(meta.get("original_unit", "mm"), 1.0)
+    return np.diag([scale, scale, scale, 1.0]) @ np.asarray(meta["original_affine"], dtype=np.float64)
+
+
+def geometry_of(meta: Mapping) -> dict[str, Any]:
+    """What `write_map` is to be given so that a map lies as its scan does: its own affine, unit and orientation code.
+
+    Args:
+        meta: of a scan as `read_scan` gives it.
+    """
+    affine = np.asarray(meta["original_affine"], dtype=np.float64)
+    return {"affine": affine, "unit": meta.get("original_unit", "mm"), "code": int(meta.get("original_code", 1))}
 
 
 def scan_from_array(array: np.ndarray, affine: np.ndarray, name: str = "array") -> MetaTensor:
@@ -86,25 +106,32 @@ def scan_from_array(array: np.ndarray, affine: np.ndarray, name: str = "array") 
     data = np.array(array, dtype=np.float32)
     _check_shape(name, data.shape)
     _check_values(name, data[None], labels=False)
-    _check_is_no_label_map(name, data[None])
+    check_is_no_label_map(name, data[None])
     affine = _checked_affine(name, affine)
-    return MetaTensor(
-        torch.from_numpy(data[None]), affine=torch.from_numpy(affine), meta=_meta(name, affine, "mm", data.shape)
-    )
+    meta = _meta(name, affine, data.shape)
+    return MetaTensor(torch.from_numpy(data[None]), affine=torch.from_numpy(affine), meta=meta)
 
 
-def _read_volume(path: Path, channels: int, labels: bool) -> tuple[np.ndarray, np.ndarray, str]:
+def _read_volume(path: Path, channels: int, labels: bool) -> tuple[np.ndarray, dict]:
+    """The array (channels, X, Y, Z) of a file, and the meta data of a scan."""
     volume = open_volume(path)
-    shape = volume.shape
-    if len(shape) == 4 and shape[3] in (1, channels):
-        shape = shape[:3]
+    shape = _spatial_shape(volume, channels)
     _check_numbers(path, volume.dtype)
+    if not labels:
+        check_intent(path, volume.intent)
     _check_shape(path, shape)
     data = np.moveaxis(volume.values().reshape(*shape, -1), -1, 0)
     _check_values(path, data, labels)
     if not labels:
-        _check_is_no_label_map(path, data)
-    return np.ascontiguousarray(data), _checked_affine(path, volume.affine), volume.unit
+        check_is_no_label_map(path, data)
+    affine = _checked_affine(path, volume.affine)
+    return np.ascontiguousarray(data), _meta(path, affine, shape, volume.unit, volume.code)
+
+
+def _spatial_shape(volume: Volume, channels: int) -> tuple[int, ...]:
+    """Without further axes that hold one volume, or the contrasts."""
+    further = [size for size in volume.shape[3:] if size != 1]
+    return volume.shape[:3] if further in ([], [channels]) else volume.shape
 
 
 def _checked_affine(path: str | Path, affine: np.ndarray) -> np.ndarray:
@@ -142,25 +169,6 @@ def _check_numbers(path: str | Path, dtype: np.dtype) -> None:
         raise ScanError(path, "complex numbers", "Give the magnitude")
 
 
-def _check_is_no_label_map(path: str | Path, data: np.ndarray) -> None:
-    """Masks and label maps: whole numbers, few of them, or in patches of one number as no scan has them."""
-    for volume in data:
-        if (volume != np.round(volume)).any():
-            continue
-        values, counts = np.unique(volume, return_counts=True)
-        background = values[counts.argmax()]
-        if len(values) <= FEW_NUMBERS or (len(values) <= MANY_LABELS and _even_share(volume, background) > EVEN):
-            reason = f"a mask or label map: {len(values)} different whole numbers"
-            raise ScanError(path, reason, "Give the scan that it was drawn on")
-
-
-def _even_share(volume: np.ndarray, background: float) -> float:
-    """Of neighbours along the first axis, neither of them background: the share that are equal."""
-    near, far = volume[:-1], volume[1:]
-    inside = (near != background) & (far != background)
-    return float((near == far)[inside].mean()) if inside.any() else 1.0
-
-
 def write_map(
     path: str | Path,
     data: np.ndarray,
@@ -168,6 +176,7 @@ def write_map(
     dtype: npt.DTypeLike = np.float32,
     unit: str = "mm",
     description: str = "",
+    code: int = 1,
 ) -> None:
     """Write a 3-D array as NIfTI; the file appears under its name when it is complete, or not at all.
 
@@ -178,17 +187,26 @@ def write_map(
         dtype: type on disk.
         unit: of the affine, by its name in nibabel: mm, micron, meter or unknown.
         description: what the values are, for the header; at most 79 letters of ASCII.
+        code: NIfTI's code of the orientation; 0 where the scan does not say how it lies, and neither does its map.
 
     Raises:
         OutputError: when the file cannot be written (disk full, no permission).
     """
-    image = nib.Nifti1Image(np.asarray(data, dtype=dtype), affine)
+    # Without an orientation nibabel must not be given one: it would write it, with a code.
+    image = nib.Nifti1Image(np.asarray(data, dtype=dtype), affine if code else None)
     image.header.set_xyzt_units(unit)
     image.header["descrip"] = description.encode("ascii")
-    # Both forms, so that a reader of either gets the scan's geometry; a qform cannot hold shears (a tilted gantry).
-    image.set_sform(affine, code=1)
-    image.set_qform(affine, code=1)
-    if not np.allclose(image.get_qform(), affine, atol=1e-3):
-        image.set_qform(None, code=0)
+    if code:
+        _set_forms(image, affine, code)
+    else:
+        image.header.set_zooms(np.linalg.norm(np.asarray(affine)[:3, :3], axis=0))
     with whole_file(path) as temporary:
         nib.save(image, temporary)
+
+
+def _set_forms(image: nib.Nifti1Image, affine: np.ndarray, code: int) -> None:
+    """Both forms, so that a reader of either gets the scan's geometry; a qform cannot hold shears (a tilted gantry)."""
+    image.set_sform(affine, code=code)
+    image.set_qform(affine, code=code)
+    if not np.allclose(image.get_qform(), affine, atol=1e-3):
+        image.set_qform(None, code=0)

@@ -17,6 +17,7 @@ from monai.data import MetaTensor
 from PIL import Image, ImageSequence, UnidentifiedImageError
 
 from ..errors import ScanError
+from .content import check_content
 from .nifti import read_scan
 from .topcon import read_fda
 
@@ -51,11 +52,10 @@ def read_oct(path: str | Path | Sequence[str | Path], voxel_um: Sequence[float] 
     """
     if isinstance(path, (str, Path)):
         path = Path(path)
-        if not path.exists():
-            raise ScanError(path, "no such file", "Check the path")
         name = path.name.lower()
         if path.is_dir():
             return _from_pictures(path, sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURES), voxel_um)
+        check_content(path)
         if name.endswith(NIFTI):
             return _from_nifti(path, voxel_um)
         if path.suffix.lower() in PICTURES:

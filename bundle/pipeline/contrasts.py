@@ -14,8 +14,11 @@ from monai.data import MetaTensor
 from ..errors import ContrastError, WeightsError, cause_of
 from ..io.dicom import DicomSeries
 from ..modalities import DEFAULT, FLAIR, MODALITIES, Modality
+from ..names import AGENT, contrast_in_name
+from ..notes import add_note
 from ..paths import default_config
-from ..transforms.mri import contrast_by_name
+from ..transforms.brain import GIVEN
+from ..transforms.recognise import candidates_of
 from .job import Job
 from .several import Several, read_shares
 
@@ -25,6 +28,11 @@ logger = logging.getLogger(__name__)
 
 #: Key under which an item carries the job that has prepared it.
 JOB = "job"
+#: Entry of a scan's meta data: the contrast that its name, or the description of its series, says; empty for none.
+NAMED = "contrast_named"
+#: Probability of a contrast from which on a scan whose name says nothing is mapped with a note, though it is in doubt;
+#: below it, it is skipped (docs/contrasts.md).
+LEAST_SURE = 0.8
 #: Settings that mean the same for every contrast.
 SHARED = frozenset(
     (
@@ -126,26 +134,60 @@ class ContrastJob(Job):
         rules = [rule for rule in (self.modality.series, *(job.series for job in self.others.values())) if rule]
         return "|".join(f"(?:{rule})" for rule in rules) or None
 
+    def contrast_named(self, case: Mapping[str, object]) -> str:
+        """The contrast of these jobs that name or description say; empty where they say none.
+
+        Raises:
+            ContrastError: when they say one that has no weights.
+        """
+        image = case["image"]
+        if isinstance(image, MetaTensor) and NAMED in image.meta:
+            return str(image.meta[NAMED])
+        if isinstance(image, DicomSeries):
+            return next((one for one in self.contrasts if image.matches(self.rule_of(one))), "")
+        name = image.meta.get("filename_or_obj", "") if isinstance(image, MetaTensor) else image
+        contrast = contrast_in_name(name) if isinstance(name, (str, Path)) else ""
+        if contrast and contrast not in self.contrasts:
+            plain = next((plain for plain, agent in AGENT.items() if agent == contrast), self.contrasts[0])
+            remedy = f"Give one of these, or map it as {plain} all the same: --contrast {plain}"
+            if contrast in AGENT.values():
+                remedy += f" --suffix {contrast}"
+            reason = f"{contrast} by its name; there are weights for {', '.join(self.contrasts)}"
+            raise ContrastError(str(name), reason, remedy, contrast)
+        return contrast
+
     def read(self, case: Mapping[str, object]) -> MetaTensor:
-        """See `Job.read`."""
-        named = self._named(case)
-        return super().read(case) if named is None else named.read(case)
+        """See `Job.read`; the scan remembers what its name said."""
+        contrast = self.contrast_named(case)
+        job = self.job_of(contrast)
+        scan = super().read(case) if job is self else job.read(case)
+        scan.meta[NAMED] = contrast
+        return scan
 
     def prepare(self, case: Mapping[str, object]) -> dict:
-        """See `Job.prepare`; the item carries its job under `JOB`."""
-        first = self._named(case)
+        """See `Job.prepare`; the item carries its job under `JOB`.
+
+        Raises:
+            ContrastError: when a scan has, by its name or its look, a contrast without weights, or when the name says
+                nothing and the look is not sure.
+        """
+        contrast = self.contrast_named(case)
+        first = self.job_of(contrast)
         try:
-            return {**(super().prepare(case) if first is None else first.prepare(case)), JOB: first or self}
+            item = self._prepared_by(first, case)
         except Exception as error:
             known = cause_of(error)
-            if not isinstance(known, ContrastError):
+            if not isinstance(known, ContrastError) or known.contrast not in self.contrasts:
                 raise
-            meant = self.others.get(known.contrast)
-            if meant is None and known.contrast == self.settings["suffix"] and first is not None:
-                return {**super().prepare(case), JOB: self}
-            if meant is None or meant is first:
+            meant = self.job_of(known.contrast)
+            if meant is first:
                 raise
-            return {**meant.prepare(case), JOB: meant}
+            item = self._prepared_by(meant, case)
+        _check_unsure(item, contrast)
+        return item
+
+    def _prepared_by(self, job: Job, case: Mapping[str, object]) -> dict:
+        return {**(super().prepare(case) if job is self else job.prepare(case)), JOB: job}
 
     def infer(self, item: dict) -> dict:
         """See `Job.infer`."""
@@ -155,12 +197,26 @@ class ContrastJob(Job):
         """See `Job.finish`."""
         return super().finish(item) if item[JOB] is self else item[JOB].finish(item)
 
-    def _named(self, case: Mapping[str, object]) -> Job | None:
-        """The other job of the contrast that name or description say; None for this one."""
-        image = case["image"]
-        if isinstance(image, DicomSeries):
-            if image.matches(self.modality.series):
-                return None
-            return next((job for job in self.others.values() if job.series and image.matches(job.series)), None)
-        name = image.meta.get("filename_or_obj", "") if isinstance(image, MetaTensor) else image
-        return self.others.get(contrast_by_name(name)) if isinstance(name, (str, Path)) else None
+
+def _check_unsure(item: dict, named: str) -> None:
+    """See that somebody knows the contrast: the look of a scan, or its name.
+
+    Raises:
+        ContrastError: when neither does. Where it is only a little in doubt, or within a mask that the case brought
+            along, which may be any region, a note says so instead.
+    """
+    scan = item["image"]
+    candidates = candidates_of(scan)
+    if not candidates:
+        return
+    (likely, probability), (second, other) = candidates
+    looks = f"{likely} ({probability:.0%} sure) or {second} ({other:.0%})"
+    if named and likely == named:
+        return
+    if named or probability >= LEAST_SURE or item["brain"].meta.get(GIVEN):
+        taken = f"{named}, as its name says" if named else str(item[JOB].settings["suffix"])
+        add_note(scan.meta, f"Its contrast is not sure: it looks like {looks}, and is mapped as {taken}.")
+        return
+    reason = f"its contrast is not sure: it looks like {looks}, and its name says nothing"
+    remedy = f"Say which it is: --contrast {likely} or --contrast {second}, or {likely} or {second} in its name"
+    raise ContrastError(str(scan.meta.get("filename_or_obj", "scan")), reason, remedy)

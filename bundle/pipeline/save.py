@@ -16,15 +16,13 @@ from monai.transforms import MapTransform, SaveImaged
 from ..cases import stem
 from ..errors import ScanError
 from ..io.files import whole_file
-from ..io.nifti import write_map
+from ..io.nifti import geometry_of, write_map
+from ..outputs import MAP, RAW
 from ..scoring.calibration import RAW_UNITS
 
 __all__ = ["MAP", "RAW", "SaveFindingsd", "SaveMapsd", "Saver", "named", "write_json"]
 
 logger = logging.getLogger(__name__)
-
-
-MAP, RAW = "anomaly", "rawscore"  # in the names of files: calibrated, and not
 
 
 def named(suffix: str, units: object) -> str:
@@ -80,8 +78,7 @@ class SaveMapsd(Saver):
                 raise ScanError(meta["filename_or_obj"], f"its map has shape {values.shape}", "Report it")
             path = self.output_dir / f"{name}_{named(suffix, d.get(self.units_key))}.nii.gz"
             said = d.get(self.units_key, "") if key == self.keys[0] else ""
-            affine, unit = np.asarray(meta["original_affine"]), meta.get("original_unit", "mm")
-            write_map(path, values, affine, np.dtype(dtype), unit, said)
+            write_map(path, values, dtype=np.dtype(dtype), description=said, **geometry_of(meta))
             logger.debug("wrote %s", path)
         return d
 

@@ -16,6 +16,7 @@ from monai.transforms import MapTransform
 from scipy import ndimage
 
 from ..errors import ScanError
+from .no_scan import refuse_signed_kinds
 
 __all__ = ["BackgroundToZerod", "background_to_zero"]
 
@@ -36,7 +37,7 @@ class BackgroundToZerod(MapTransform):
         keys: keys of scans (C, X, Y, Z), Z across axial slices.
 
     Raises:
-        ScanError: when the values are those of a CT.
+        ScanError: when the values are those of a CT, of a phase image or of a statistical map.
     """
 
     def __init__(self, keys: KeysCollection) -> None:
@@ -61,9 +62,10 @@ def background_to_zero(volume: np.ndarray, name: str = "scan") -> np.ndarray:
     whose median is the shift.
 
     Raises:
-        ScanError: when the values are those of a CT.
+        ScanError: when the values are those of a CT, of a phase image or of a statistical map.
     """
     corners = _corners(volume)
+    refuse_signed_kinds(volume, corners, name)
     values, counts = np.unique(corners, return_counts=True)
     fill = float(values[counts.argmax()])
     if counts.max() >= FILLED * corners.size:

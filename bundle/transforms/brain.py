@@ -22,7 +22,9 @@ from ..errors import ScanError
 from ..networks.weights import load_weights
 from ..precision import autocast
 from .head import box_of, head_mask, largest_piece
-from .skull_stripping import is_stripped
+from .no_scan import refuse_other_kinds
+from .single_slices import SINGLE_MM, THIN_MM, stripped_slices, thickness
+from .skull_stripping import SHARE, is_stripped
 
 __all__ = ["GIVEN", "GRID_SPACING", "BrainMaskd", "brain_network", "normalise"]
 
@@ -34,6 +36,7 @@ LEANING = -1.0  # logit from which on a voxel is brain: a lesion at the edge los
 SURE = 2.0  # logit from which on it is no doubt brain
 REACH = (2, 2, 1)  # voxels of the network's grid: how far from there, in the lower part, it may be brain at all
 LEAST_VOLUME = 60.0  # ml: less is no brain, but some muscle or an eye
+MASK = "Give the whole scan, or a mask of the brain with --brain-masks"
 
 logger = logging.getLogger(__name__)
 
@@ -60,8 +63,7 @@ class BrainMaskd(MapTransform):
     """Add the mask of the brain, cerebrospinal fluid within the skull included, on the scan's own grid.
 
     A mask that the case brings along under ``mask_key`` is kept. Skull-stripped scans are recognised: there the head
-    is the brain. Where no brain is found (a slab of a few slices, another body part), the head is taken, with a
-    warning.
+    is the brain. Single slices and thin stacks of whole heads are refused where no brain can be told from the rest.
 
     Args:
         keys: key of the scan (C, X, Y, Z), oriented LPS, background at 0; the mean of its channels is looked at.
@@ -71,7 +73,7 @@ class BrainMaskd(MapTransform):
 
     Raises:
         WeightsError: when ``path`` cannot be used.
-        ScanError: when a given mask is not on the scan's grid, or empty.
+        ScanError: when a given mask is not on the scan's grid, or empty; when no brain is found, or a scan is no MRI.
     """
 
     def __init__(
@@ -100,13 +102,23 @@ class BrainMaskd(MapTransform):
         return d
 
     def _find(self, volume: np.ndarray, spacing: tuple[float, ...], name: str) -> np.ndarray:
+        thin = thickness(volume.shape, spacing)
+        if thin < THIN_MM and (stripped := stripped_slices(volume, spacing)) is not None:
+            logger.debug("%s: skull-stripped already", name)
+            return stripped
+        what = "a single slice" if min(volume.shape) == 1 else f"a stack of {thin:.0f} mm" if thin < THIN_MM else "it"
+        refusal = ScanError(name, f"no brain found in {what}", MASK)
+        if thin < SINGLE_MM:
+            raise refusal
         head, brain = self.head_and_brain(volume, spacing)
-        if not head.any():
-            return head
-        millilitres = brain.sum() * np.prod(spacing) / 1000
-        if millilitres < LEAST_VOLUME:
-            logger.warning("%s: no brain found in it, all of the head is scored", name)
-            return head
+        if head.any():
+            refuse_other_kinds(volume, head, spacing, name)
+        if brain.sum() * np.prod(spacing) / 1000 < LEAST_VOLUME:
+            raise refusal
+        if thin < THIN_MM:
+            if brain[head].mean() > SHARE:  # of a whole head, which a brain cannot fill
+                raise refusal
+            return brain
         if is_stripped(volume, head, brain, spacing):
             logger.debug("%s: skull-stripped already", name)
             return head
@@ -127,6 +139,8 @@ class BrainMaskd(MapTransform):
         smooth = torch.from_numpy(normalise(ndimage.gaussian_filter(volume.astype(np.float32), sigma)))
         small = F.interpolate(smooth[None, None], size=size, mode="trilinear", align_corners=False)
         padding = [(-n) % MULTIPLE for n in size]
+        if all(n + more == MULTIPLE for n, more in zip(size, padding, strict=True)):
+            padding[-1] += MULTIPLE  # one voxel at the network's depth has no variance to be normalised by
         small = F.pad(small, (0, padding[2], 0, padding[1], 0, padding[0]))
         small = small.contiguous(memory_format=torch.channels_last_3d)
         with torch.no_grad(), autocast(small.device, self.precision):

@@ -15,34 +15,15 @@ from monai.transforms import InvertibleTransform, MapTransform, Orientation
 from monai.utils import TraceKeys
 from scipy import ndimage
 
-from ..cases import stem
 from ..errors import ContrastError, ScanError
 from ..io.dicom import DicomSeries, read_series
 from ..io.nifti import read_scan
+from ..names import contrast_by_name
 from .head import box_around, head_mask, largest_piece, reference_intensity
 from .resample import resample
 
 __all__ = ["LoadScand", "ScaleHeadIntensityd", "ToModelGridd", "contrast_by_name", "to_axial"]
 
-#: Suffixes of the BIDS specification that leave no doubt about the contrast.
-BIDS_CONTRASTS = frozenset(
-    (
-        "FLAIR",
-        "T1w",
-        "T2w",
-        "T2starw",
-        "PDw",
-        "UNIT1",
-        "inplaneT1",
-        "inplaneT2",
-        "angio",
-        "bold",
-        "dwi",
-        "asl",
-        "pet",
-        "ct",
-    )
-)
 SPREAD_MM = 2.0  # detail from which on contrast counts
 POWERS = (0.5, 1.65)  # of intensities: 88 FLAIR scans ask for 0.55 to 1.62
 
@@ -50,12 +31,6 @@ POWERS = (0.5, 1.65)  # of intensities: 88 FLAIR scans ask for 0.55 to 1.62
 def to_axial(scan: MetaTensor) -> MetaTensor:
     """Flip and permute the axes of (C, X, Y, Z) to LPS, so that Z runs across axial slices; nothing is resampled."""
     return cast(MetaTensor, Orientation(axcodes="LPS", labels=(("L", "R"), ("P", "A"), ("I", "S")))(scan))
-
-
-def contrast_by_name(path: str | Path) -> str:
-    """The contrast that the name of a file ends with, as BIDS has it; empty where it says none."""
-    said = stem(path).rpartition("_")[2]
-    return said if said in BIDS_CONTRASTS else ""
 
 
 class LoadScand(MapTransform):

@@ -32,6 +32,7 @@ __all__ = [
     "BrainVoxels",
     "RecogniseContrastd",
     "brain_voxels",
+    "candidates_of",
     "contrast_network",
     "contrast_of",
     "intensity_profile",
@@ -47,12 +48,24 @@ MOST_VOXELS = 30_000  # of a brain that are looked at: more say nothing more
 MOST_SLICES, FINEST_MM = 48, 0.7  # that are looked at
 #: Entries of a scan's meta data: what it is taken for, and the probability of that.
 CONTRAST, CERTAINTY = "recognised_contrast", "contrast_probability"
+#: Another entry, text, where it is not sure, or looks like another one than is wanted: the two contrasts that it may
+#: be, the likelier first.
+CANDIDATES = "contrast_candidates"
 
 
 def contrast_of(scan: torch.Tensor) -> tuple[str, float] | None:
     """What a scan was taken for, and the probability of that; None where nobody looked."""
     meta = scan.meta if isinstance(scan, MetaTensor) else {}
     return (meta[CONTRAST], meta[CERTAINTY]) if CONTRAST in meta else None
+
+
+def candidates_of(scan: torch.Tensor) -> list[tuple[str, float]]:
+    """The two contrasts that a scan may be, and their probabilities, where that is not sure; none where it is, or
+    nobody looked.
+    """
+    meta = scan.meta if isinstance(scan, MetaTensor) else {}
+    pairs = [one.split() for one in str(meta.get(CANDIDATES, "")).split(",") if one]
+    return [(contrast, float(probability)) for contrast, probability in pairs]
 
 
 def contrast_network() -> FullyConnectedNet:
@@ -134,7 +147,7 @@ def _load(path: str, changed: int) -> FullyConnectedNet:
 class RecogniseContrastd(MapTransform):
     """Tell the contrast of scans of brains, and refuse those that are surely another one than is wanted.
 
-    It changes nothing in the scan but its meta data: `CONTRAST` and `CERTAINTY`.
+    It changes nothing in the scan but its meta data: `CONTRAST`, `CERTAINTY`, and where there is doubt `CANDIDATES`.
 
     Args:
         keys: keys of scans (C, X, Y, Z), LPS, background at 0; the mean of their channels is looked at.
@@ -181,6 +194,9 @@ class RecogniseContrastd(MapTransform):
                     contrast,
                 )
             scan.meta |= {CONTRAST: contrast, CERTAINTY: told[contrast]}
+            if told[contrast] < self.sure or (self.wanted in CONTRASTS and contrast != self.wanted):
+                likely = sorted(told, key=lambda name: -told[name])[:2]
+                scan.meta[CANDIDATES] = ",".join(f"{name} {told[name]:.3f}" for name in likely)
         return d
 
     def _tell(self, scan: MetaTensor, mask: MetaTensor) -> dict[str, float]:

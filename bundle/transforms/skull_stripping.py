@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from .head import box_of
 
-__all__ = ["is_stripped", "skull_ratio"]
+__all__ = ["SHARE", "is_stripped", "skull_ratio"]
 
 SHARE = 0.6  # of the head taken for brain, above which nothing else is asked: thin skulls have up to 0.59
 LEAST_SHARE = 0.53  # whole heads have up to 0.53
