@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from .errors import EXIT_CODES, DatasetError, FlipmapError
+from .errors import EXIT_CODES, DatasetError, cause_of
 from .paths import __version__
 
 __all__ = ["COMMANDS", "entry", "main"]
@@ -27,6 +27,7 @@ COMMANDS = {
     "methods": "list modalities and methods",
     "export": "write a method as a bundle of its own, for MONAI Label or a release",
     "config": "say where the main config is, for python -m monai.bundle run",
+    "join-weights": "put parts that were trained one by one into one file of weights",
     "calibrate": "make calibrations anew, after a training or a change of settings",
     "several": "choose, calibrate and evaluate the map of several contrasts of one head",
     "case-scores": "measure the case scores of healthy tissue, for the report",
@@ -49,12 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser(arguments).parse_args(arguments)
     try:
         return options.run(options) or EXIT_CODES["all good"]
-    except DatasetError as error:
-        print(f"flipmap: {error}", file=sys.stderr)
-        return EXIT_CODES["nothing to do"]
-    except FlipmapError as error:
-        print(f"flipmap: {error}", file=sys.stderr)
-        return EXIT_CODES["usage"]
+    except Exception as error:
+        if (cause := cause_of(error)) is None:
+            raise
+        print(f"flipmap: {cause}", file=sys.stderr)  # MONAI wraps what its components raise
+        return EXIT_CODES["nothing to do" if isinstance(cause, DatasetError) else "usage"]
     except KeyboardInterrupt:
         print("flipmap: interrupted; the same command goes on from here", file=sys.stderr)
         return EXIT_CODES["interrupted"]

@@ -94,7 +94,7 @@ def test_shares_and_calibration_belong_together(job, monkeypatch):
     Several(known)
     with pytest.raises(WeightsError, match="for other settings"):
         Several({**known, "T1w": "another"})
-    monkeypatch.setattr(several, "read_shares", lambda: ({**shares, "T1w": 0.9}, tables))
+    monkeypatch.setattr(several, "read_shares", lambda *_: ({**shares, "T1w": 0.9}, tables))
     with pytest.raises(WeightsError, match="for other settings"):
         Several(known)
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import EXIT_CODES, DatasetError, OutputError
 from ..io.volumes import READERS
-from .options import add_settings, positive, seconds, settings_of
+from .options import add_models, add_settings, models_of, positive, seconds, settings_of
 
 if TYPE_CHECKING:
     from ..batch.cluster import Engine
@@ -42,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config", action="append", default=[], help="config file over configs/inference.json; repeatable"
     )
+    add_models(parser)
     add_settings(parser)
     parser.add_argument(
         "--contrast",
@@ -156,7 +157,7 @@ def _spec(options: argparse.Namespace) -> JobSpec:
     """The job of the config files and settings given."""
     from ..pipeline.spec import AUTO, JobSpec
 
-    settings = settings_of(options.set)
+    settings = {**settings_of(options.set), **models_of(options)}
     if options.suffix:
         settings["suffix"] = options.suffix
     if threads := _threads(options):

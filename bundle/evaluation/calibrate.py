@@ -23,6 +23,7 @@ from ..errors import FlipmapError
 from ..methods.base import SliceMethod
 from ..methods.fused import Fused, part_entry, remembers_training
 from ..modalities import DEFAULT, Modality, modality_of
+from ..model_files import made_models_dir, own_file, refuse_shipped
 from ..paths import bundle_root
 from ..scoring.calibration import Calibration, weights_hash, write_calibration
 from ..scoring.description import describe
@@ -58,6 +59,8 @@ def calibrate(
     percentile: float | None = PERCENTILE,
     cropped_dirs: Sequence[str | Path] = (),
     healthy_dirs: Sequence[str | Path] = (),
+    models_dir: str | Path | None = None,
+    overwrite_shipped: bool = False,
     **settings: Any,
 ) -> None:
     """Make calibrations on healthy slices, and write them into the calibration file of the config.
@@ -77,10 +80,14 @@ def calibrate(
             runs scans of which the size was lost.
         healthy_dirs: BIDS roots of healthy people's scans of the same contrast, of whom the ``healthy_split`` of the
             modality says who calibrates; they count as patients.
+        models_dir: folder of weights and calibrations of one's own, which gets them (`bundle.model_files`); made as
+            needed.
+        overwrite_shipped: replace calibrations that ship with flipmap.
         settings: ids of the configs to set, ``weights`` and ``tables`` for instance.
 
     Raises:
         FlipmapError: on an unknown modality or method.
+        OutputError: when they would replace those that ship, and were not to.
         DatasetError: when the split does not fit the data set.
     """
     known = modality_of(modality)
@@ -91,6 +98,7 @@ def calibrate(
         parser.read_config([str(path) for path in known.configs(method)])
         check_settings(settings, parser.get())
         parser.update({"bundle_root": bundle_root(), "precision": "float32", **settings})
+        _write_to(parser, models_dir, overwrite_shipped)
         if (threads := parser.get_parsed_content("threads")) is not None:
             limit_threads(threads)
         split_path = split or known.split_path
@@ -101,6 +109,14 @@ def calibrate(
             ours.fusion()
         else:
             ours.single(parser.get_parsed_content("inferer"))
+
+
+def _write_to(parser: ConfigParser, models_dir: str | Path | None, overwrite: bool) -> None:
+    """Set where calibrations are read and written."""
+    if models_dir is not None:
+        parser.update({"models_dir": made_models_dir(models_dir)})
+        parser.update({"tables": str(own_file(models_dir, parser.get_parsed_content("tables")))})
+    refuse_shipped(parser.get_parsed_content("tables"), overwrite)
 
 
 def _cases(

@@ -15,6 +15,7 @@ from monai.data import MetaTensor
 from ..errors import DatasetError
 from ..io.nifti import read_scan
 from ..modalities import MODALITIES
+from ..model_files import made_models_dir, own_file, refuse_shipped
 from ..pipeline.job import CASE_SCORES, Job
 from ..pipeline.save import write_json
 from ..scoring.findings import case_score, voxel_millilitres
@@ -55,23 +56,32 @@ def healthy_case_scores(job: Job, cases: Sequence[dict]) -> list[float]:
     return sorted(scores)
 
 
-def write_case_scores(data: Path, modality: str, threads: int | None = None) -> Path:
+def write_case_scores(
+    data: Path, modality: str, threads: int | None = None, models_dir: Path | None = None, overwrite: bool = False
+) -> Path:
     """Measure them on people who trained nothing, and write them beside the calibration of a modality's default.
 
     Args:
         data: folder of the sets of `bundle.evaluation.untrained`; those that are missing are left out.
         modality: a contrast of brain MRI.
         threads: most threads of arithmetic.
+        models_dir: folder of weights and calibrations of one's own, which gets them (`bundle.model_files`).
+        overwrite: replace those that ship.
 
     Returns:
         the file.
 
     Raises:
+        OutputError: when they would replace those that ship, and were not to.
         DatasetError: when no set is there.
     """
     known = MODALITIES[modality]
     settings = {"precision": "float32", **({"threads": threads} if threads else {})}
-    job = Job(known.configs(), check_contrast=False, **settings)
+    own = {"models_dir": made_models_dir(models_dir)} if models_dir else {}
+    job = Job(known.configs(), check_contrast=False, **settings, **own)
+    path = Path(job.config.get_parsed_content("tables")).with_name(CASE_SCORES)
+    path = own_file(models_dir, path) if models_dir else path
+    refuse_shipped(path, overwrite)
     sets = [one for one in SETS if one.suffix == known.suffix and one.healthy and (data / one.folder).is_dir()]
     if not sets:
         raise DatasetError(data, f"no set of {known.suffix} scans", "Check the folder")
@@ -80,7 +90,6 @@ def write_case_scores(data: Path, modality: str, threads: int | None = None) -> 
         found = healthy_case_scores(job, one.cases(data))
         logger.info("%s: %d scans, case scores %s", one.folder, len(found), found)
         scores += found
-    path = Path(job.config.get_parsed_content("tables")).with_name(CASE_SCORES)
     written = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     what = f"lesion-free slices of people who trained nothing, {known.suffix}, from {len(sets)} places"
     entry = {"calibration": job.calibration_hash, "what": what, "scores": sorted(scores)}
