@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import json
 import logging
 import re
 import sys
@@ -20,6 +21,9 @@ logger = logging.getLogger(__name__)
 OPTION = re.compile("-{1,2}[A-Za-z+]")  # as Fire reads them: one dash or two, dashes within for underscores
 SEPARATORS = re.compile("#|::")  # of the places in a config
 OPEN = ("rows", "places", "shares")  # ids under which names are the user's own
+RUN = "run"  # id of a config that MONAI runs
+#: Ids that are for MONAI itself, or that a method may do without.
+WITHOUT_REFERENCE = ("imports", "initialize", RUN, "finalize", "precision")
 MERGE = "+"  # before an id: MONAI adds to it instead of replacing it
 
 
@@ -31,9 +35,11 @@ def check_settings(settings: Iterable[str], config: Mapping) -> None:
         config: what the config files hold, before the settings went in.
 
     Raises:
-        FlipmapError: on the first that is not, with the nearest that is.
+        FlipmapError: on the first that is not, with the nearest that is; on one that changes nothing, since nothing in
+            this config reads it.
     """
     for setting in settings:
+        _check_read(setting, config)
         place: object = config
         for part in SEPARATORS.split(setting.removeprefix(MERGE)):
             if isinstance(place, str) and place.startswith(("@", "$", "%")):
@@ -46,6 +52,24 @@ def check_settings(settings: Iterable[str], config: Mapping) -> None:
                 remedy = f"Did you mean {near[0]}?" if near else f"Choose from {', '.join(known) or 'none'}"
                 raise FlipmapError(f"setting {setting}", f"the config has no {part!r}", remedy)
             place = _inside(place, part)
+
+
+def _check_read(setting: str, config: Mapping) -> None:
+    """See that a plain id of a config that runs stands for something.
+
+    Raises:
+        FlipmapError: when no other id refers to it.
+    """
+    if (
+        RUN not in config
+        or setting not in config
+        or setting in WITHOUT_REFERENCE
+        or isinstance(config[setting], Mapping)
+    ):
+        return
+    others = json.dumps({key: value for key, value in config.items() if key != setting}, default=str)
+    if not re.search(rf"[@%]{re.escape(setting)}\b", others):
+        raise FlipmapError(f"setting {setting}", "nothing in this config reads it", "Leave it out")
 
 
 def _ids(place: object) -> list[str]:
