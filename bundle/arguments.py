@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from .config_errors import install_hook
 from .errors import EXIT_CODES, FlipmapError
 
 __all__ = ["check_arguments", "check_settings"]
@@ -89,7 +90,8 @@ def _inside(place: object, part: str) -> object:
 
 
 def check_arguments(arguments: Sequence[str] | None = None) -> None:
-    """For ``initialize`` of a config: see that ``python -m monai.bundle run`` was given ids that its configs have.
+    """For ``initialize`` of a config: see that ``python -m monai.bundle run`` was given ids that its configs have, and
+    let it end with one line where a config or data are wrong (`bundle.config_errors`).
 
     What is no such command is left alone.
 
@@ -103,6 +105,7 @@ def check_arguments(arguments: Sequence[str] | None = None) -> None:
     # An expression or a path of Python's own module syntax stands before the name of MONAI's command.
     if "run" not in given[:3] or "monai" not in Path(given[0]).parts:
         return
+    install_hook()
     options = _options(given)
     files = _files(options.get("config_file"))
     if not files:

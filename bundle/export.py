@@ -113,6 +113,7 @@ def _write(made: Path, root: Path, job: Job, configs: Sequence[Path]) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         (shutil.copytree if origin.is_dir() else shutil.copy)(origin, target)
     shutil.copytree(Path(__file__).parent, made / "bundle", ignore=_not_code)
+    shutil.copytree(Path(__file__).parent.parent / "flipmap", made / "flipmap", ignore=_not_code)
     (made / BRAIN).parent.mkdir(parents=True)
     torch.save({key: _smallest(value) for key, value in job.network.state_dict().items()}, made / WEIGHTS)
     weights = [made / WEIGHTS]

@@ -70,6 +70,28 @@ def test_evaluate_writes_the_table_of_its_protocol(tmp_path):
     assert 0.1 < float(row["auprc"]) <= 1
 
 
+@pytest.mark.parametrize(
+    ("given", "offer"),
+    [
+        (["run", "in", "out", "--treshold", "3"], "--set threshold=3?"),
+        (["run", "in", "out", "--threshold=3"], "--set threshold=3?"),
+        (["run", "in", "out", "--min-finding-ml", "0.1"], "--set min_finding_ml=0.1?"),
+        (["run", "in", "out", "--overwite"], "--overwrite?"),
+        (["run", "in", "out", "--brain_mask", "m"], "--set brain_masks=m?"),
+        (["train", "denoiser", "--dataset_dir", "d", "--output_dir", "o", "--max_epoch", "3"], "--set max_epochs=3?"),
+        (["report", "out", "--brand-new"], None),
+    ],
+)
+def test_an_option_that_there_is_not_is_answered_by_the_nearest(given, offer, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(given)
+    assert caught.value.code == 2
+    said = capsys.readouterr().err
+    assert "unrecognized arguments: --" in said
+    assert ("Did you mean" in said) == bool(offer)
+    assert offer is None or f"Did you mean {offer}" in said
+
+
 def test_evaluate_refuses_an_unknown_setting(tmp_path, capsys):
     assert main(["evaluate", "places", str(tmp_path), str(tmp_path / "out"), "--set", "precison=float32"]) == 2
     assert "precision" in capsys.readouterr().err

@@ -251,7 +251,7 @@ def test_docs_name_what_exists(page):
 
 
 def test_every_source_file_names_its_licence():
-    folders = ("bundle", "scripts", "tests")
+    folders = ("bundle", "flipmap", "scripts", "tests")
     files = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
     assert len(files) > 150
     assert not [path for path in files if not path.read_text().startswith("# SPDX-License-Identifier: Apache-2.0\n")]

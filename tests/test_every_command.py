@@ -70,6 +70,11 @@ class Tiny:
         shutil.copytree(self.scan.parent, self.work / "few" / "sub-01" / "anat", dirs_exist_ok=True)
         return self.work / "few"
 
+    def smaller(self):
+        path = self.root / "smaller.json"
+        path.write_text(json.dumps({"max_epochs": 1, "batch_size": 2, "train#trainer#epoch_length": 1}))
+        return path
+
     def labels(self):
         x, y, z = np.ogrid[-1:1:60j, -1:1:70j, -1:1:50j]
         radius = np.sqrt(x**2 + y**2 + z**2)
@@ -113,6 +118,10 @@ STARTS = {
     "methods": lambda t: (["methods"], None),
     "export": lambda t: (["export", "out.zip", "--method", "intensity"], "out.zip"),
     "config": lambda t: (["config"], None),
+    "train": lambda t: (
+        [*("train", "autoencoder", t.smaller(), "--dataset_dir", t.lgg, "--output_dir", "out", "--split", t.split)],
+        "out/weights.pt",
+    ),
     "join-weights": lambda t: (["join-weights", "--models", "own", "model.pt", t.weights], "own/model.pt"),
     "calibrate": lambda t: (
         ["calibrate", "--models", "own", "--dataset_dir", t.lgg, "--split", t.split, "--only", "intensity"],

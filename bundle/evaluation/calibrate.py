@@ -18,7 +18,7 @@ from monai.bundle import ConfigParser
 from monai.inferers import Inferer
 
 from ..arguments import check_settings
-from ..datasets import cropped_cases, training_cases
+from ..datasets import cropped_cases, shipped_split, training_cases
 from ..errors import FlipmapError
 from ..methods.base import SliceMethod
 from ..methods.fused import Fused, part_entry, remembers_training
@@ -73,7 +73,8 @@ def calibrate(
         dataset_dir: of the scans.
         modality: of `bundle.modalities.MODALITIES`.
         only: methods, `DEFAULT` for the default; by default all that have a calibration.
-        split: split file; by default that of the modality.
+        split: split file; by default that of the modality, or a hash of names where it knows nobody
+            (`bundle.datasets.shipped_split`).
         percentile: see `Calibration.fit`.
         cropped_dirs: folders of further normal B-scans (`bundle.datasets.cropped_cases`), each counted as a patient.
             They bring the parts of the fusion to one scale; for the rates of its map they do not count, since nobody
@@ -101,7 +102,7 @@ def calibrate(
         _write_to(parser, models_dir, overwrite_shipped)
         if (threads := parser.get_parsed_content("threads")) is not None:
             limit_threads(threads)
-        split_path = split or known.split_path
+        split_path = split or shipped_split(dataset_dir, known.layout, known.suffix, known.split_path)
         cases = {part: _cases(known, dataset_dir, part, split_path, healthy_dirs) for part in PARTS}
         further = {part: cropped_cases(cropped_dirs, part) for part in PARTS}
         ours = _Calibration(parser, known, cases, further, percentile)
@@ -120,11 +121,12 @@ def _write_to(parser: ConfigParser, models_dir: str | Path | None, overwrite: bo
 
 
 def _cases(
-    modality: Modality, root: str | Path, part: str, split: str | Path, healthy_dirs: Sequence[str | Path]
+    modality: Modality, root: str | Path, part: str, split: str | Path | None, healthy_dirs: Sequence[str | Path]
 ) -> list[dict]:
     cases = training_cases(root, part, modality.layout, split, modality.suffix)
     for folder in healthy_dirs:
-        cases += training_cases(folder, part, "bids", modality.healthy_split_path, modality.suffix)
+        dealt = shipped_split(folder, "bids", modality.suffix, modality.healthy_split_path)
+        cases += training_cases(folder, part, "bids", dealt, modality.suffix)
     return cases
 
 
