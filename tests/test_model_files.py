@@ -84,6 +84,17 @@ def test_a_calibration_of_ones_own_is_written_and_read_in_the_folder(tmp_path, b
     assert main(["run", str(scans), str(tmp_path / "out"), "--models", str(own), "--config", method]) == 0
 
 
+def test_a_calibration_of_one_patient_is_refused(tmp_path, bids_folder, capsys):
+    split = tmp_path / "split.json"
+    split.write_text(json.dumps({"subjects": {"training": ["sub-00"], "validation": ["sub-01"]}}))
+    own = tmp_path / "own"
+    arguments = ["calibrate", "--models", str(own), "--dataset_dir", str(bids_folder), "--split", str(split)]
+    method = ["--only", "reconstruction", "--set", "network_def#restoration={}"]
+    assert main([*arguments, *method]) == 3
+    assert "would be calibrated on 1 patient with" in capsys.readouterr().err
+    assert not (own / "calibration.json").exists()
+
+
 @pytest.mark.parametrize("modality", MODALITIES)
 def test_weights_of_ones_own_come_with_calibrations_of_ones_own(tmp_path, modality):
     """Those of other places stay the shipped ones; with the weights alone there is no calibration yet."""

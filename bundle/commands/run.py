@@ -216,7 +216,18 @@ def _run_plan(
         done = sum(record.status.startswith("done") for record in records)
         table = TABLE if shard.whole else Path(FOLDER) / f"{shard.name}.csv"
         logger.info("%d of %d done, %d failed: %s", done, len(plan), failed, options.output / table)
+        logger.info("results: %s", options.output.resolve())
     return EXIT_CODES["some case failed" if failed else "all good"]
+
+
+class _Terminal(logging.StreamHandler):
+    """Lines above the progress bar, if there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
+        with tqdm.external_write_mode(self.stream):
+            super().emit(record)
 
 
 class _Logs:
@@ -224,7 +235,7 @@ class _Logs:
 
     def __init__(self, options: argparse.Namespace, path: Path) -> None:
         level = logging.DEBUG if options.verbose else logging.ERROR if options.quiet else logging.INFO
-        self.terminal, self.path = logging.StreamHandler(), path
+        self.terminal, self.path = _Terminal(), path
         self.terminal.setLevel(level)
         self.loggers = [logging.getLogger("flipmap"), logging.getLogger("bundle")]
 

@@ -19,7 +19,7 @@ from monai.inferers import Inferer
 
 from ..arguments import check_settings
 from ..datasets import cropped_cases, shipped_split, training_cases
-from ..errors import FlipmapError
+from ..errors import DatasetError, FlipmapError
 from ..methods.base import SliceMethod
 from ..methods.fused import Fused, part_entry, remembers_training
 from ..modalities import DEFAULT, Modality, modality_of
@@ -36,6 +36,7 @@ __all__ = ["PERCENTILE", "calibrate", "rates_left_out"]
 logger = logging.getLogger(__name__)
 
 PERCENTILE = 0.8  # of the bootstrap over patients
+LEAST_PATIENTS, FEW_PATIENTS = 2, 10  # that calibrate: fewer are refused, and remarked
 PARTS = ("training", "validation")  # of a split, that calibrate
 
 
@@ -89,7 +90,7 @@ def calibrate(
     Raises:
         FlipmapError: on an unknown modality or method.
         OutputError: when they would replace those that ship, and were not to.
-        DatasetError: when the split does not fit the data set.
+        DatasetError: when the split does not fit the data set, or leaves a single patient to calibrate on.
     """
     known = modality_of(modality)
     if percentile is not None and not 0 < percentile < 1:
@@ -171,6 +172,13 @@ class _Calibration:
         as one.
         """
         path = self.parser.get_parsed_content("tables")
+        count = sum(np.size(one) > 0 for one in voxels.scores)
+        if count < LEAST_PATIENTS:
+            reason = f"{entry} would be calibrated on {count} patient{'s' * (count != 1)} with healthy tissue"
+            remedy = f"Give {LEAST_PATIENTS} or more: rates of one say nothing of others (--split, or more scans)"
+            raise DatasetError("the calibration", reason, remedy)
+        if count < FEW_PATIENTS:
+            logger.warning("%s: only %d patients calibrate it; on others its rates may be far off", entry, count)
         calibration = Calibration.fit(
             voxels.scores,
             weights_hash(*self.parser.get_parsed_content("calibrated_weights")),
