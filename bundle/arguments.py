@@ -110,6 +110,7 @@ def check_arguments(arguments: Sequence[str] | None = None) -> None:
     files = _files(options.get("config_file"))
     if not files:
         return
+    _check_one_flipmap(files[0])
     try:
         from monai.bundle import ConfigParser, run
 
@@ -119,6 +120,18 @@ def check_arguments(arguments: Sequence[str] | None = None) -> None:
     except FlipmapError as error:
         logger.error("%s", error)
         raise SystemExit(EXIT_CODES["usage"]) from error
+
+
+def _check_one_flipmap(config: str) -> None:
+    """Say so where the config is that of another flipmap than the code: a checkout where Python was started comes
+    before what is installed.
+    """
+    theirs = Path(config).resolve().parent.parent
+    package = next((one for one in (theirs / "bundle", theirs) if (one / "model_files.py").is_file()), None)
+    ours = Path(__file__).resolve().parent
+    if package is not None and package != ours:
+        remedy = "Start in another folder, give the config of that code, or pip install -e"
+        logger.warning("the config is that of %s, the code is that of %s. %s", theirs, ours, remedy)
 
 
 def _options(arguments: Sequence[str]) -> dict[str, str]:

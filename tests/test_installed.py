@@ -5,6 +5,7 @@
 """
 
 import configparser
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +45,16 @@ def mapped(folder):
     command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", config, "--precision", "float32"]
     run([*command, "--dataset_dir", "in", "--output_dir", "maps"], folder)
     return np.asarray(nib.load(folder / "maps" / "a_FLAIR_anomaly.nii.gz").dataobj)
+
+
+def test_a_folder_named_bundle_does_no_harm(folder):
+    """The library, the command and the config are those that are installed."""
+    (folder / "bundle").mkdir()
+    (folder / "bundle" / "__init__.py").write_text("")
+    code = "import flipmap; print(flipmap.default_config()); flipmap.Job"
+    config = run([sys.executable, "-c", code], folder).strip()
+    assert config == run([sys.executable, "-m", "flipmap", "config"], folder).strip()
+    shutil.rmtree(folder / "bundle")
 
 
 def test_flipmap_run_writes_the_map_of_the_main_job(folder, mapped):

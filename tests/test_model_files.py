@@ -89,8 +89,7 @@ def test_a_calibration_of_one_patient_is_refused(tmp_path, bids_folder, capsys):
     split.write_text(json.dumps({"subjects": {"training": ["sub-00"], "validation": ["sub-01"]}}))
     own = tmp_path / "own"
     arguments = ["calibrate", "--models", str(own), "--dataset_dir", str(bids_folder), "--split", str(split)]
-    method = ["--only", "reconstruction", "--set", "network_def#restoration={}"]
-    assert main([*arguments, *method]) == 3
+    assert main([*arguments, "--only", "structured_flips"]) == 3
     assert "would be calibrated on 1 patient with" in capsys.readouterr().err
     assert not (own / "calibration.json").exists()
 

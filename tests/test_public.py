@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import flipmap
+from bundle.arguments import _check_one_flipmap
 from bundle.io.nifti import write_map
 from tests.conftest import ROOT
 
@@ -81,3 +82,16 @@ def test_the_code_of_the_page_runs(tmp_path, head, monkeypatch):
 def test_a_volume_of_another_shape_is_named(shape, network):
     with pytest.raises(ValueError, match=r"\(B, C, X, Y, Z\)"):
         flipmap.StructuredFlips()(torch.zeros(shape), network)
+
+
+def test_a_config_of_another_flipmap_than_the_code_is_remarked(tmp_path, caplog):
+    other = tmp_path / "bundle"
+    (other / "configs").mkdir(parents=True)
+    (other / "model_files.py").write_text("")
+    for config, remarked in (
+        (other / "configs" / "inference.json", True),
+        (ROOT / "configs" / "inference.json", False),
+    ):
+        caplog.clear()
+        _check_one_flipmap(str(config))
+        assert ("the code is that of" in caplog.text) == remarked
