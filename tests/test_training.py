@@ -125,7 +125,8 @@ def test_autoencoder_then_denoiser_then_resume(tmp_path, bids_folder, autoencode
     log = run(tmp_path, "denoiser", bids_folder, max_epochs=2)
     assert json.loads((tmp_path / "denoiser" / "provenance.json").read_text())["epochs"] == 2
     assert "Restored all variables" in log
-    assert "epoch 1 until 2 epochs" in log
+    assert "epoch 2 of 2: loss" in log
+    assert "epoch 1 of 2" not in log
     assert len(list((tmp_path / "denoiser").glob("checkpoint_epoch=*.pt"))) == 2
 
 

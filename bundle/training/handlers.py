@@ -84,7 +84,7 @@ class EpochLog:
 
 
 def _loss(engine: Engine) -> float:
-    return float(cast("list[dict]", engine.state.output)[0]["loss"])
+    return float(cast("list[dict]", engine.state.output)[0]["loss"].detach())
 
 
 def _not_of_a_first_run(record: logging.LogRecord) -> bool:
@@ -95,7 +95,7 @@ class LossBar(ProgressBar):
     """ignite's progress bar with the loss of the last step, as MONAI attaches its handlers."""
 
     def attach(self, engine: Engine) -> None:  # type: ignore[override]  # as MONAI attaches handlers
-        super().attach(engine, output_transform=lambda output: {"loss": float(output[0]["loss"])})
+        super().attach(engine, output_transform=lambda output: {"loss": float(output[0]["loss"].detach())})
 
 
 class WeightsWriter:

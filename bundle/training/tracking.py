@@ -34,7 +34,10 @@ class TensorBoard:
 
     def attach(self, engine: Engine) -> None:
         TensorBoardStatsHandler(
-            self.writer, epoch_log=False, tag_name="train_loss", output_transform=lambda output: output[0]["loss"]
+            self.writer,
+            epoch_log=False,
+            tag_name="train_loss",
+            output_transform=lambda output: output[0]["loss"].detach(),
         ).attach(engine)
         TensorBoardStatsHandler(
             self.writer, iteration_log=False, global_epoch_transform=lambda _: engine.state.epoch
