@@ -91,6 +91,6 @@ def test_every_package_is_installed():
     settings.read(ROOT / "setup.cfg")
     named = set(settings["options"]["packages"].split())
     code = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "bundle").rglob("__init__.py")}
-    assert named == code | {"bundle.configs", "bundle.docs", "bundle.models", "bundle.root"}
+    assert named == code | {"flipmap", "bundle.configs", "bundle.docs", "bundle.models", "bundle.root"}
     for name, folder in (line.split(" = ") for line in settings["options"]["package_dir"].strip().splitlines()):
         assert (ROOT / folder).is_dir(), name
