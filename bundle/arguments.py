@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import json
 import logging
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from .config_errors import install_hook
 from .errors import EXIT_CODES, FlipmapError
 
 __all__ = ["check_arguments", "check_settings"]
@@ -20,6 +22,9 @@ logger = logging.getLogger(__name__)
 OPTION = re.compile("-{1,2}[A-Za-z+]")  # as Fire reads them: one dash or two, dashes within for underscores
 SEPARATORS = re.compile("#|::")  # of the places in a config
 OPEN = ("rows", "places", "shares")  # ids under which names are the user's own
+RUN = "run"  # id of a config that MONAI runs
+#: Ids that are for MONAI itself, or that a method may do without.
+WITHOUT_REFERENCE = ("imports", "initialize", RUN, "finalize", "precision")
 MERGE = "+"  # before an id: MONAI adds to it instead of replacing it
 
 
@@ -31,9 +36,11 @@ def check_settings(settings: Iterable[str], config: Mapping) -> None:
         config: what the config files hold, before the settings went in.
 
     Raises:
-        FlipmapError: on the first that is not, with the nearest that is.
+        FlipmapError: on the first that is not, with the nearest that is; on one that changes nothing, since nothing in
+            this config reads it.
     """
     for setting in settings:
+        _check_read(setting, config)
         place: object = config
         for part in SEPARATORS.split(setting.removeprefix(MERGE)):
             if isinstance(place, str) and place.startswith(("@", "$", "%")):
@@ -46,6 +53,24 @@ def check_settings(settings: Iterable[str], config: Mapping) -> None:
                 remedy = f"Did you mean {near[0]}?" if near else f"Choose from {', '.join(known) or 'none'}"
                 raise FlipmapError(f"setting {setting}", f"the config has no {part!r}", remedy)
             place = _inside(place, part)
+
+
+def _check_read(setting: str, config: Mapping) -> None:
+    """See that a plain id of a config that runs stands for something.
+
+    Raises:
+        FlipmapError: when no other id refers to it.
+    """
+    if (
+        RUN not in config
+        or setting not in config
+        or setting in WITHOUT_REFERENCE
+        or isinstance(config[setting], Mapping)
+    ):
+        return
+    others = json.dumps({key: value for key, value in config.items() if key != setting}, default=str)
+    if not re.search(rf"[@%]{re.escape(setting)}\b", others):
+        raise FlipmapError(f"setting {setting}", "nothing in this config reads it", "Leave it out")
 
 
 def _ids(place: object) -> list[str]:
@@ -65,7 +90,8 @@ def _inside(place: object, part: str) -> object:
 
 
 def check_arguments(arguments: Sequence[str] | None = None) -> None:
-    """For ``initialize`` of a config: see that ``python -m monai.bundle run`` was given ids that its configs have.
+    """For ``initialize`` of a config: see that ``python -m monai.bundle run`` was given ids that its configs have, and
+    let it end with one line where a config or data are wrong (`bundle.config_errors`).
 
     What is no such command is left alone.
 
@@ -79,10 +105,12 @@ def check_arguments(arguments: Sequence[str] | None = None) -> None:
     # An expression or a path of Python's own module syntax stands before the name of MONAI's command.
     if "run" not in given[:3] or "monai" not in Path(given[0]).parts:
         return
+    install_hook()
     options = _options(given)
     files = _files(options.get("config_file"))
     if not files:
         return
+    _check_one_flipmap(files[0])
     try:
         from monai.bundle import ConfigParser, run
 
@@ -92,6 +120,18 @@ def check_arguments(arguments: Sequence[str] | None = None) -> None:
     except FlipmapError as error:
         logger.error("%s", error)
         raise SystemExit(EXIT_CODES["usage"]) from error
+
+
+def _check_one_flipmap(config: str) -> None:
+    """Say so where the config is that of another flipmap than the code: a checkout where Python was started comes
+    before what is installed.
+    """
+    theirs = Path(config).resolve().parent.parent
+    package = next((one for one in (theirs / "bundle", theirs) if (one / "model_files.py").is_file()), None)
+    ours = Path(__file__).resolve().parent
+    if package is not None and package != ours:
+        remedy = "Start in another folder, give the config of that code, or pip install -e"
+        logger.warning("the config is that of %s, the code is that of %s. %s", theirs, ours, remedy)
 
 
 def _options(arguments: Sequence[str]) -> dict[str, str]:

@@ -4,14 +4,17 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import importlib
+import json
 import logging
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from .errors import EXIT_CODES, DatasetError, FlipmapError
-from .paths import __version__
+from .errors import EXIT_CODES, DatasetError, cause_of
+from .paths import __version__, default_config
 
 __all__ = ["COMMANDS", "entry", "main"]
 
@@ -27,6 +30,8 @@ COMMANDS = {
     "methods": "list modalities and methods",
     "export": "write a method as a bundle of its own, for MONAI Label or a release",
     "config": "say where the main config is, for python -m monai.bundle run",
+    "train": "train a network by one of the recipes",
+    "join-weights": "put parts that were trained one by one into one file of weights",
     "calibrate": "make calibrations anew, after a training or a change of settings",
     "several": "choose, calibrate and evaluate the map of several contrasts of one head",
     "odds": "make the odds of findings from healthy tissue of people who trained nothing",
@@ -46,15 +51,17 @@ COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    options = _parser(arguments).parse_args(arguments)
+    parser = _parser(arguments)
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        parser.error(_unrecognised(unknown, options))
     try:
         return options.run(options) or EXIT_CODES["all good"]
-    except DatasetError as error:
-        print(f"flipmap: {error}", file=sys.stderr)
-        return EXIT_CODES["nothing to do"]
-    except FlipmapError as error:
-        print(f"flipmap: {error}", file=sys.stderr)
-        return EXIT_CODES["usage"]
+    except Exception as error:
+        if (cause := cause_of(error)) is None:
+            raise
+        print(f"flipmap: {cause}", file=sys.stderr)  # MONAI wraps what its components raise
+        return EXIT_CODES["nothing to do" if isinstance(cause, DatasetError) else "usage"]
     except KeyboardInterrupt:
         print("flipmap: interrupted; the same command goes on from here", file=sys.stderr)
         return EXIT_CODES["interrupted"]
@@ -86,8 +93,36 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
             module = importlib.import_module(f".commands.{name.replace('-', '_')}", __package__)
             command.description = module.__doc__
             module.add_arguments(command)
-            command.set_defaults(run=module.run)
+            command.set_defaults(run=module.run, parser=command)
     return parser
+
+
+def _unrecognised(unknown: Sequence[str], options: argparse.Namespace) -> str:
+    """What to say of arguments that a command has not: the nearest option, or setting of a config, is offered."""
+    ours = {text.lstrip("-"): text for action in options.parser._actions for text in action.option_strings}
+    settings = _settings(options) if "set" in ours else []
+    said = [f"unrecognized arguments: {' '.join(unknown)}"]
+    for number, argument in enumerate(unknown):
+        if not argument.startswith("--"):
+            continue
+        name, _, value = argument.lstrip("-").partition("=")
+        following = unknown[number + 1] if number + 1 < len(unknown) else ""
+        value = value or (following if following and not following.startswith("--") else "VALUE")
+        near = difflib.get_close_matches(name, [*settings, *ours], 1, 0.7)
+        near = near or difflib.get_close_matches(name.replace("-", "_"), settings, 1, 0.7)
+        if near:
+            offer = ours.get(near[0]) if near[0] not in settings else f"--set {near[0]}={value}"
+            said.append(f"Did you mean {offer}?")
+    return ". ".join(said)
+
+
+def _settings(options: argparse.Namespace) -> list[str]:
+    """Ids that ``--set`` takes, as they stand in the configs."""
+    configs = Path(default_config()).parent
+    recipes = getattr(options, "recipe", ())
+    paths = [configs / f"train_{name}.json" for name in recipes] if recipes else [configs / "inference.json"]
+    known = [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.is_file()]
+    return [key for one in known for key, value in one.items() if not isinstance(value, (dict, list))]
 
 
 if __name__ == "__main__":

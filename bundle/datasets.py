@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +15,20 @@ from .cases import CONTRAST, Sorted, brats_cases, find_scans, lesion_cases, sort
 from .errors import EXIT_CODES, DatasetError
 from .modalities import modality_of
 from .oct_cases import find_oct, normal_oct_cases, oct_cases
+from .paths import bundle_root
 
 __all__ = [
     "LAYOUTS",
     "cropped_cases",
+    "deal_of",
+    "dealt",
     "find_modality",
     "hospital_of",
     "label_map_cases",
     "read_split",
     "scans_to_run",
     "select_subjects",
+    "shipped_split",
     "sort_modality",
     "t1w_cases",
     "training_cases",
@@ -96,6 +100,61 @@ def read_split(path: str | Path) -> dict[str, list[str]]:
     return parts
 
 
+def shipped_split(
+    root: str | Path, layout: str = "bids_lesion", suffix: str | None = None, split: str | Path | None = None
+) -> str | None:
+    """The split file of flipmap, where it knows anybody in a data set.
+
+    Args:
+        root, layout, suffix: see `training_cases`.
+        split: the file; by default that of the patients who trained FLAIR.
+
+    Returns:
+        its path; None where nobody in the data set stands in it, or the layout has none: then people are dealt by a
+        hash of their names.
+
+    Raises:
+        DatasetError: when there is nothing in the data set.
+    """
+    if split is None and layout != "bids_lesion":
+        return None
+    path = Path(split or Path(bundle_root()) / "configs" / "splits" / "lgg_flair.json")
+    known = {subject for subjects in read_split(path).values() for subject in subjects}
+    if known & _subjects(root, layout, suffix):
+        return str(path)
+    reason = "%s knows nobody in %s: people are dealt by a hash of their names, %s. --split FILE deals them otherwise"
+    logger.info(reason, path.name, Path(root).name, "70 % training, 10 % validation, 20 % test")
+    return None
+
+
+def deal_of(
+    root: str | Path, layout: str = "bids_lesion", suffix: str | None = None, split: str | Path | None = None
+) -> dict[str, list[str]] | None:
+    """Part → people of a data set, by a hash of their names; None where a split file deals them.
+
+    Args:
+        root, layout, suffix, split: see `training_cases`.
+    """
+    return None if split else dealt(_subjects(root, layout, suffix))
+
+
+def _subjects(root: str | Path, layout: str, suffix: str | None) -> set[str]:
+    return {case["subject"] for case in _cases_of(root, layout, suffix)}
+
+
+def dealt(subjects: Iterable[str]) -> dict[str, list[str]]:
+    """Part of a split → people, by a hash of their names: some 70 % training, 10 % validation, 20 % test, the same on
+    every machine. A part that would be empty gets one of those who would train, as long as two of these are left.
+    """
+    parts: dict[str, list[str]] = {"training": [], "validation": [], "test": []}
+    for subject in sorted(set(subjects), key=_hash):
+        parts[_part_of(subject)].append(subject)
+    for part in ("validation", "test"):
+        if not parts[part] and len(parts["training"]) > 1:
+            parts[part].append(parts["training"].pop())
+    return parts
+
+
 def select_subjects(cases: Sequence[dict], split: str | Path, part: str) -> list[dict]:
     """The cases whose subject stands in ``part`` of the split file.
 
@@ -140,25 +199,32 @@ def training_cases(
         layout: ``bids_lesion`` (BIDS with lesion masks, whose slices are left out), ``bids`` (healthy scans), ``brats``
             (as downloaded), ``oct`` (B-scans in folders by disease, of which NORMAL is taken) or ``oct_all`` (all
             of them, for tests).
-        split: split file; without one, subjects are dealt by a hash of their name: 70 % training, 10 % validation,
-            20 % test, the same on every machine.
+        split: split file; without one, subjects are dealt by a hash of their names (`dealt`).
         suffix: BIDS suffix of the contrast, for the layouts of BIDS, not looked at by others; FLAIR by default.
 
     Raises:
         DatasetError: on an unknown layout or part, or when nothing is left.
     """
-    if layout not in LAYOUTS:
-        raise DatasetError(layout, "not a known layout", f"Choose from {', '.join(LAYOUTS)}")
     if not isinstance(part, str):
         return [case for one in part for case in training_cases(root, one, layout, split, suffix)]
-    contrast = {"suffix": suffix} if suffix and layout in BIDS_LAYOUTS else {}
-    cases = LAYOUTS[layout](root, **contrast)
+    cases = _cases_of(root, layout, suffix)
     if split:
         return select_subjects(cases, split, part)
-    chosen = [case for case in cases if _dealt(case["subject"]) == part]
+    parts = dealt(case["subject"] for case in cases)
+    if part not in parts:
+        raise DatasetError(root, f"no part named {part!r}", f"Choose from {', '.join(parts)}")
+    chosen = [case for case in cases if case["subject"] in set(parts[part])]
     if not chosen:
-        raise DatasetError(root, f"no {part} case among {len(cases)}", "Give a split file with --split")
+        remedy = "Add people, or give a split file with --split"
+        raise DatasetError(root, f"no {part} case among {len(cases)} of {sum(map(len, parts.values()))} people", remedy)
     return chosen
+
+
+def _cases_of(root: str | Path, layout: str, suffix: str | None) -> list[dict]:
+    if layout not in LAYOUTS:
+        raise DatasetError(layout, "not a known layout", f"Choose from {', '.join(LAYOUTS)}")
+    contrast = {"suffix": suffix} if suffix and layout in BIDS_LAYOUTS else {}
+    return LAYOUTS[layout](root, **contrast)
 
 
 def t1w_cases(root: str | Path, part: str = "training", split: str | Path | None = None) -> list[dict]:
@@ -192,10 +258,14 @@ def cropped_cases(roots: Sequence[str | Path], part: str) -> list[dict]:
         roots: folders of B-scans, all normal; none gives an empty list.
         part: ``training``, ``validation`` or ``test``, dealt by a hash of their names as in `training_cases`.
     """
-    cases = [case for root in roots for case in find_oct(root) if _dealt(case["subject"]) == part]
+    cases = [case for root in roots for case in find_oct(root) if _part_of(case["subject"]) == part]
     return [{**case, "voxel_um": list(CROPPED_UM)} for case in cases]
 
 
-def _dealt(subject: str) -> str:
-    share = int(hashlib.sha256(subject.encode()).hexdigest(), 16) % 10
+def _hash(subject: str) -> str:
+    return hashlib.sha256(subject.encode()).hexdigest()
+
+
+def _part_of(subject: str) -> str:
+    share = int(_hash(subject), 16) % 10
     return "training" if share < 7 else "validation" if share < 8 else "test"

@@ -47,7 +47,7 @@ def export_name(modality: str, method: str) -> str:
     return f"flipmap_{modality}" if method == DEFAULT else f"flipmap_{modality}_{method}"
 
 
-def export(modality: str, method: str, path: str | Path, url: str | None = None) -> Path:
+def export(modality: str, method: str, path: str | Path, url: str | None = None, models_dir: str | None = None) -> Path:
     """Write a self-contained bundle.
 
     Args:
@@ -57,6 +57,7 @@ def export(modality: str, method: str, path: str | Path, url: str | None = None)
         url: where the weights will lie: then ``large_files.yml`` names them with their hashes, as the MONAI model zoo
             asks for, they are left out of the bundle, and go into a folder beside it to be uploaded
             (``python -m monai.bundle download_large_files`` fetches them).
+        models_dir: folder of weights and calibrations of one's own (`bundle.model_files`).
 
     Returns:
         ``path``.
@@ -71,7 +72,7 @@ def export(modality: str, method: str, path: str | Path, url: str | None = None)
         if one.exists():
             raise OutputError(one, "is there already", "Give another name, or remove it")
     root = Path(bundle_root())
-    job = Job(configs, device="cpu")
+    job = Job(configs, device="cpu", models_dir=models_dir)
     name = path.stem if path.suffix == ".zip" else path.name
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / name
@@ -112,6 +113,7 @@ def _write(made: Path, root: Path, job: Job, configs: Sequence[Path]) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         (shutil.copytree if origin.is_dir() else shutil.copy)(origin, target)
     shutil.copytree(Path(__file__).parent, made / "bundle", ignore=_not_code)
+    shutil.copytree(Path(__file__).parent.parent / "flipmap", made / "flipmap", ignore=_not_code)
     (made / BRAIN).parent.mkdir(parents=True)
     torch.save({key: _smallest(value) for key, value in job.network.state_dict().items()}, made / WEIGHTS)
     weights = [made / WEIGHTS]

@@ -73,11 +73,12 @@ def places_in_short() -> str:
     with (DOCS / "evaluation" / "places.csv").open(encoding="utf-8") as file:
         rows = {(row["place"], row["method"]): row for row in csv.DictReader(file)}
     counts = {place: rows[place, "default"]["scans"] for place in PLACES}
+    shown = _cells("evaluation/places.md")  # rounded once; the CSV is rounded already
     lines = ["| method | " + " | ".join(name.format(counts[place]) for place, name in PLACES.items()) + " |"]
     lines.append("|---" * (len(PLACES) + 1) + "|")
     for method, name in SHOWN.items():
         bold = "**" if method == "default" else ""
-        cells = [f"{bold}{float(rows[place, method]['auprc']):.3f}{bold}" for place in PLACES]
+        cells = [f"{bold}{shown[method][place].partition(' / ')[0]}{bold}" for place in PLACES]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -86,18 +87,26 @@ def oct_in_short() -> str:
     """AUROC a disease with its interval, rates, and AUPRC over pixels; a star where no calibration ships."""
     with (DOCS / "oct" / "table.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
+    shown = _cells("oct/table.md")  # rounded once; intervals in the CSV are rounded already
     lines = ["| method | " + " | ".join((*OCT_PATIENTS.values(), *OCT_RATES.values(), *OCT_PIXELS.values())) + " |"]
     lines.append("|---" * (1 + len(OCT_PATIENTS) + len(OCT_RATES) + len(OCT_PIXELS)) + "|")
     for row in rows:
-        cells = [f"{float(row[key]):.3f} ({_interval(row[f'{key}_interval'])})" for key in OCT_PATIENTS]
+        cells = [shown[row["method"]][key.replace("_", " ")] for key in OCT_PATIENTS]
         cells += [_rate(row, key) for key in OCT_RATES]
         cells += [f"{float(row[key]):.3f}" if row[key] else "" for key in OCT_PIXELS]
         lines.append(f"| {row['method']} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def _interval(text: str) -> str:
-    return "–".join(f"{float(end):.3f}" for end in text.split("–"))
+def _cells(name: str) -> dict[str, dict[str, str]]:
+    """Row → column → cell of a table that evaluation wrote for people, figures rounded once."""
+    rows = [
+        [cell.strip() for cell in line.strip().strip("|").split("|")]
+        for line in (DOCS / name).read_text(encoding="utf-8").splitlines()
+        if line.startswith("|") and not line.startswith("|---")
+    ]
+    head = rows[0]
+    return {row[0]: dict(zip(head, row, strict=True)) for row in rows[1:]}
 
 
 def _rate(row: dict[str, str], key: str) -> str:
@@ -136,7 +145,7 @@ def several_shares() -> str:
     lines = ["| share of T1w | LGG, validation | small lesions | mean gain |", "|---|---|---|---|"]
     for row in rows:
         pairs = [
-            f"{float(row[f'{p}_pooled']):.3f} / {float(row[f'{p}_mean']):.3f}" for p in ("brain_lgg", "brain_wml10")
+            f"{float(row[f'{p}_pooled']):.4f} / {float(row[f'{p}_mean']):.4f}" for p in ("brain_lgg", "brain_wml10")
         ]
         lines.append(f"| {float(row['share_T1w']):g} | {' | '.join(pairs)} | {float(row['gain']):.3f} |")
     return "\n".join(lines)

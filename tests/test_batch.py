@@ -4,6 +4,7 @@
 import base64
 import contextlib
 import csv
+import errno
 import json
 import os
 import pickle
@@ -17,7 +18,6 @@ import sys
 import threading
 import time
 from dataclasses import asdict
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -31,7 +31,7 @@ from bundle.batch.run import run_batch
 from bundle.batch.shards import Shard
 from bundle.cases import find_scans
 from bundle.cli import main
-from bundle.errors import ScanError
+from bundle.errors import OutputError, ScanError
 from bundle.io.nifti import write_map
 from bundle.modalities import FLAIR
 from bundle.scoring.calibration import UNITS
@@ -246,7 +246,7 @@ def test_a_run_that_begins_while_others_look_around(tmp_path):
     def look():
         with Claims(tmp_path) as claims:
             while not ended.is_set():
-                claims._others()
+                claims.clear()
 
     lookers = [threading.Thread(target=look) for _ in range(3)]
     for one in lookers:
@@ -262,19 +262,39 @@ def test_a_run_that_begins_while_others_look_around(tmp_path):
             one.join(30)
 
 
-def test_a_claim_is_never_there_without_its_run(tmp_path, monkeypatch):
-    """A run that dies while it writes one leaves nothing that keeps others from the case."""
-    with Claims(tmp_path) as claims:
-        seen, link = [], os.link
-        monkeypatch.setattr(os, "link", lambda source, to: (seen.append(Path(source).read_text()), link(source, to)))
-        claims.take("a")
-        assert seen == [claims.run]
-        monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError("no links here")))
-        claims.take("b")
-        held = list((tmp_path / FOLDER / "claims").iterdir())
-        assert [one.read_text() for one in held] == [claims.run, claims.run]
-        with Claims(tmp_path) as others, pytest.raises(Elsewhere):
-            others.take("b")
+def test_between_look_and_claim_nobody_comes(tmp_path):
+    """Many at once want what a dead run left: one has it, the others are told."""
+    claims = tmp_path / FOLDER / "claims"
+    claims.mkdir(parents=True)
+    for round_ in range(20):
+        ready, won = threading.Barrier(6), []
+
+        def want(name=f"case {round_}", ready=ready, won=won):
+            with Claims(tmp_path) as mine:
+                mine._claim_of(name).write_text("a run that is dead")
+                ready.wait(30)
+                with contextlib.suppress(Elsewhere):
+                    mine.take(name)
+                    won.append(mine)
+                ready.wait(30)
+
+        threads = [threading.Thread(target=want) for _ in range(6)]
+        for one in threads:
+            one.start()
+        for one in threads:
+            one.join(60)
+        assert len(won) == 1
+    assert not list(claims.iterdir()), "nothing is left of claims that were given back"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch, number):
+    def flock(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with pytest.raises(OutputError, match="knows no locks"), Claims(tmp_path):
+        pass
 
 
 CLAIM = f"""

@@ -6,9 +6,11 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import Future
 from pathlib import Path
@@ -18,7 +20,7 @@ import pytest
 
 pytest.importorskip("distributed")
 
-from bundle.batch.cluster import LOST, Engine, Order, do_case, engine_on, run_on
+from bundle.batch.cluster import LOST, Engine, Order, _Watch, do_case, engine_on, run_on
 from bundle.batch.plan import plan_cases
 from bundle.cases import find_scans
 from bundle.cli import main
@@ -205,6 +207,42 @@ def test_any_executor_will_do_and_what_it_loses_is_asked_again(losses, scans, tm
     else:
         assert ended[0].status == "failed"
         assert "its worker has gone" in ended[0].reason
+
+
+def test_workers_that_have_all_gone_end_a_run_with_one_error(scans, scheduler, tmp_path, capsys, monkeypatch):
+    """Not in silence, and not at once: others may come."""
+    monkeypatch.setattr("bundle.batch.cluster.PATIENCE", 6.0)
+    address, start = scheduler
+    worker, output = start(), tmp_path / "out"
+
+    def end():
+        wait_for(lambda: list(output.glob("*map.json")))
+        worker.kill()
+
+    ending = threading.Thread(target=end)
+    ending.start()
+    code = main(["run", str(scans), str(output), "--on", address, "-q"])
+    ending.join(60)
+    assert code == EXIT_CODES["usage"]
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("flipmap: ")]
+    assert len(said) == 1
+    assert re.search(r"--on tcp://\S+: no worker for \d+ s, cases are left to do\. Start workers", said[0])
+    assert rows(output), "what is done stands in the table"
+    assert not left_over(output)
+
+
+def test_a_queue_may_take_its_time(monkeypatch, caplog):
+    """A note, no error; where there is patience, an error at its end."""
+    monkeypatch.setattr("bundle.batch.cluster.LOOK", 0.0)
+    clock = iter(range(0, 10_000, 1000))
+    monkeypatch.setattr("bundle.batch.cluster.time.monotonic", lambda: next(clock))
+    queue = _Watch(Engine(_Losing(0), lambda: 0, (), "--on slurm"))
+    assert [queue.places(), queue.places()] == [0, 0]
+    assert caplog.text.count("--on slurm: no worker at the moment, waiting\n") == 1
+    impatient = _Watch(Engine(_Losing(0), lambda: 0, (), "--on local", patience=1500.0))
+    assert impatient.places() == 0
+    with pytest.raises(FlipmapError, match="no worker for 2000 s"):
+        impatient.places()
 
 
 def test_nobody_answers(scans, tmp_path, capsys, monkeypatch):

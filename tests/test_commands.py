@@ -2,10 +2,14 @@
 """The commands of ``flipmap``: each says what it takes, and old names of scripts lead to them."""
 
 import argparse
+import contextlib
 import csv
 import importlib
 import json
+import os
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -70,6 +74,28 @@ def test_evaluate_writes_the_table_of_its_protocol(tmp_path):
     assert 0.1 < float(row["auprc"]) <= 1
 
 
+@pytest.mark.parametrize(
+    ("given", "offer"),
+    [
+        (["run", "in", "out", "--treshold", "3"], "--set threshold=3?"),
+        (["run", "in", "out", "--threshold=3"], "--set threshold=3?"),
+        (["run", "in", "out", "--min-finding-ml", "0.1"], "--set min_finding_ml=0.1?"),
+        (["run", "in", "out", "--overwite"], "--overwrite?"),
+        (["run", "in", "out", "--brain_mask", "m"], "--set brain_masks=m?"),
+        (["train", "denoiser", "--dataset_dir", "d", "--output_dir", "o", "--max_epoch", "3"], "--set max_epochs=3?"),
+        (["report", "out", "--brand-new"], None),
+    ],
+)
+def test_an_option_that_there_is_not_is_answered_by_the_nearest(given, offer, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(given)
+    assert caught.value.code == 2
+    said = capsys.readouterr().err
+    assert "unrecognized arguments: --" in said
+    assert ("Did you mean" in said) == bool(offer)
+    assert offer is None or f"Did you mean {offer}" in said
+
+
 def test_evaluate_refuses_an_unknown_setting(tmp_path, capsys):
     assert main(["evaluate", "places", str(tmp_path), str(tmp_path / "out"), "--set", "precison=float32"]) == 2
     assert "precision" in capsys.readouterr().err
@@ -78,3 +104,35 @@ def test_evaluate_refuses_an_unknown_setting(tmp_path, capsys):
 def test_evaluate_tells_what_is_wrong_with_the_data(tmp_path, capsys):
     assert main(["evaluate", "patients", str(tmp_path / "nowhere"), str(tmp_path / "out")]) == 3
     assert "nowhere" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo terminals")
+@pytest.mark.parametrize("how", ["flipmap", "monai"])
+def test_on_a_terminal_a_bar_says_how_far_it_is_and_at_the_end_where_results_are(how, tmp_path):
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    scan, _, affine = synthetic_head((72, 84, 6), (2.7, 2.7, 14.0))
+    write_map(tmp_path / "in" / "a_FLAIR.nii.gz", scan, affine, np.int16)
+    command = {
+        "flipmap": ["-m", "bundle.cli", "run", "in", "out"],
+        "monai": [*("-m", "monai.bundle", "run", "--config_file", str(ROOT / "configs" / "inference.json")),
+                  *("--dataset_dir", "in", "--output_dir", "out")],
+    }[how]  # fmt: skip
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 160, 0, 0))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([sys.executable, *command], cwd=tmp_path, stdout=theirs, stderr=theirs, env=environment)
+    os.close(theirs)
+    said = b""
+    with contextlib.suppress(OSError):  # the end of a pseudo terminal
+        while part := os.read(ours, 65536):
+            said += part
+    os.close(ours)
+    assert process.wait() == 0
+    text = said.decode()
+    assert re.search(r"1/1 .*\[\d\d:\d\d<\d\d:\d\d", text), text
+    assert f"results: {tmp_path / 'out'}" in text
+    assert "resuming" not in text

@@ -16,6 +16,8 @@ from monai.bundle.config_item import ComponentLocator
 from monai.utils import set_determinism
 
 import bundle
+from bundle.arguments import check_settings
+from bundle.errors import FlipmapError, WeightsError
 from bundle.modalities import DEFAULT, MODALITIES
 from bundle.networks.weights import load_weights
 from bundle.pipeline.job import Job
@@ -172,6 +174,30 @@ def test_parts_and_recipes_are_used_and_short():
         assert not {"bundle_root", "device", "preprocessing", "resume", "ema"} & set(recipe), "a part has it"
 
 
+@pytest.mark.parametrize("name", MODALITIES)
+def test_every_setting_of_a_modality_is_read_by_something(name):
+    """Or it is refused: what changes nothing is not accepted."""
+    parser = ConfigParser()
+    parser.read_config([str(path) for path in MODALITIES[name].configs()])
+    config = {key: value for key, value in parser.get().items() if key != "_meta_"}
+    unread = set()
+    for setting in config:
+        try:
+            check_settings([setting], config)
+        except FlipmapError as error:
+            assert "nothing in this config reads it" in str(error)
+            unread.add(setting)
+    of_the_brain = {"brain_weights", "contrast_weights", "check_contrast", "coarsen"}
+    assert unread == (of_the_brain if name == "oct" else set())
+
+
+def test_windows_are_scored_where_they_are_asked_for(head):
+    """They are another method than the calibrated one, which is said."""
+    with pytest.raises(WeightsError, match="roi_size"):
+        Job(roi_size=64)
+    assert Job(roi_size=64, calibration="none").inferer.methods["structured_flips"].roi_size == 64
+
+
 def test_inference_is_self_contained():
     """MONAI Label reads this one file: no macro, no reference to another file, one network."""
     text = (ROOT / "configs" / "inference.json").read_text()
@@ -225,7 +251,7 @@ def test_docs_name_what_exists(page):
 
 
 def test_every_source_file_names_its_licence():
-    folders = ("bundle", "scripts", "tests")
+    folders = ("bundle", "flipmap", "scripts", "tests")
     files = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
     assert len(files) > 150
     assert not [path for path in files if not path.read_text().startswith("# SPDX-License-Identifier: Apache-2.0\n")]

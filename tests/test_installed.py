@@ -5,6 +5,7 @@
 """
 
 import configparser
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +47,16 @@ def mapped(folder):
     return np.asarray(nib.load(folder / "maps" / "a_FLAIR_anomaly.nii.gz").dataobj)
 
 
+def test_a_folder_named_bundle_does_no_harm(folder):
+    """The library, the command and the config are those that are installed."""
+    (folder / "bundle").mkdir()
+    (folder / "bundle" / "__init__.py").write_text("")
+    code = "import flipmap; print(flipmap.default_config()); flipmap.Job"
+    config = run([sys.executable, "-c", code], folder).strip()
+    assert config == run([sys.executable, "-m", "flipmap", "config"], folder).strip()
+    shutil.rmtree(folder / "bundle")
+
+
 def test_flipmap_run_writes_the_map_of_the_main_job(folder, mapped):
     run([*FLIPMAP, "run", "in", "out", "-q", "--set", "precision=float32"], folder)
     again = np.asarray(nib.load(folder / "out" / "a_FLAIR_desc-anomaly_map.nii.gz").dataobj)
@@ -80,6 +91,6 @@ def test_every_package_is_installed():
     settings.read(ROOT / "setup.cfg")
     named = set(settings["options"]["packages"].split())
     code = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "bundle").rglob("__init__.py")}
-    assert named == code | {"bundle.configs", "bundle.docs", "bundle.models", "bundle.root"}
+    assert named == code | {"flipmap", "bundle.configs", "bundle.docs", "bundle.models", "bundle.root"}
     for name, folder in (line.split(" = ") for line in settings["options"]["package_dir"].strip().splitlines()):
         assert (ROOT / folder).is_dir(), name

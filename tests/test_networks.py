@@ -6,11 +6,11 @@ import copy
 import pytest
 import torch
 
+from bundle.cli import main
 from bundle.errors import WeightsError
 from bundle.networks.anomaly_network import AnomalyNetwork, with_part
 from bundle.networks.binary_autoencoder import BinaryAutoencoder, straight_through_bernoulli
 from bundle.networks.weights import load_weights
-from scripts import join_weights
 
 
 @pytest.mark.parametrize("spatial_dims", [2, 3])
@@ -87,7 +87,7 @@ def test_with_part_leaves_the_original_alone(network):
     assert twin.autoencoder is network.autoencoder
 
 
-def test_a_part_is_joined_alone_or_out_of_a_whole_network(tmp_path, network, monkeypatch):
+def test_a_part_is_joined_alone_or_out_of_a_whole_network(tmp_path, network):
     state = network.state_dict()
     other = {key: value + 1 if value.is_floating_point() else value for key, value in state.items()}
     torch.save(state, tmp_path / "base.pt")
@@ -95,10 +95,7 @@ def test_a_part_is_joined_alone_or_out_of_a_whole_network(tmp_path, network, mon
     torch.save({key[9:]: one for key, one in other.items() if key.startswith("denoiser.")}, tmp_path / "alone.pt")
     for name in ("whole", "alone"):
         target = tmp_path / f"joined_{name}.pt"
-        monkeypatch.setattr(
-            "sys.argv", ["join", str(target), str(tmp_path / "base.pt"), f"denoiser={tmp_path / name}.pt"]
-        )
-        join_weights.main()
+        assert main(["join-weights", str(target), str(tmp_path / "base.pt"), f"denoiser={tmp_path / name}.pt"]) == 0
         joined = torch.load(target, weights_only=True)
         assert joined.keys() == state.keys()
         for key, value in joined.items():

@@ -20,6 +20,7 @@ from bundle.errors import EXIT_CODES, ScanError, WeightsError
 from bundle.io.nifti import write_map
 from bundle.modalities import MODALITIES
 from bundle.pipeline import several
+from bundle.pipeline.job import Job
 from bundle.pipeline.several import MapOfContrast, Several, fused_scores, read_shares
 from bundle.pipeline.spec import JobSpec
 from bundle.synthesis.sample import synthetic_head
@@ -94,7 +95,7 @@ def test_shares_and_calibration_belong_together(job, monkeypatch):
     Several(known)
     with pytest.raises(WeightsError, match="for other settings"):
         Several({**known, "T1w": "another"})
-    monkeypatch.setattr(several, "read_shares", lambda: ({**shares, "T1w": 0.9}, tables))
+    monkeypatch.setattr(several, "read_shares", lambda *_: ({**shares, "T1w": 0.9}, tables))
     with pytest.raises(WeightsError, match="for other settings"):
         Several(known)
 
@@ -184,6 +185,22 @@ def test_a_head_gets_a_map_each_and_one_of_both(head, tmp_path):
     np.testing.assert_array_equal(again, content)
 
     assert main([*arguments, "--apart", "--dry-run"]) == EXIT_CODES["all good"]
+
+
+def test_no_scan_of_a_head_is_scored_twice(head, tmp_path, monkeypatch):
+    """The map of both is made of the maps that the batch leaves, whatever order the stages overlap in."""
+    scored, infer = [], Job.infer
+
+    def counted(job, item):
+        scored.append(job.settings["suffix"])
+        return infer(job, item)
+
+    monkeypatch.setattr(Job, "infer", counted)
+    job = JobSpec().load()
+    plan = plan_of(head, job)[0]
+    records = run_batch([*heads_of(plan, job), *plan], job, tmp_path / "out", jobs=3)
+    assert len(records) == 3
+    assert sorted(scored) == ["FLAIR", "T1w"]
 
 
 def test_a_contrast_that_is_another_one_is_told(head, tmp_path):

@@ -28,6 +28,7 @@ from bundle.synthesis.retinas import SyntheticRetinas
 from bundle.synthesis.sample import synthetic_head
 from bundle.synthesis.scanner import RandScannerd
 from bundle.training.inferers import FlipLoss
+from bundle.training.mixed_slices import MixedSlices
 from bundle.training.slices import SliceDataset
 from bundle.transforms.brain import BrainMaskd
 from tests.conftest import ROOT
@@ -49,7 +50,7 @@ SMALL = {
     },
     "steps#grid#size": [64, 64],
     "steps#grid#spacing": 4.0,
-    "validate#handlers#1#interval": 1,
+    "validate#handlers#0#interval": 1,
 }
 
 
@@ -124,7 +125,8 @@ def test_autoencoder_then_denoiser_then_resume(tmp_path, bids_folder, autoencode
     log = run(tmp_path, "denoiser", bids_folder, max_epochs=2)
     assert json.loads((tmp_path / "denoiser" / "provenance.json").read_text())["epochs"] == 2
     assert "Restored all variables" in log
-    assert "epoch 1 until 2 epochs" in log
+    assert "epoch 2 of 2: loss" in log
+    assert "epoch 1 of 2" not in log
     assert len(list((tmp_path / "denoiser").glob("checkpoint_epoch=*.pt"))) == 2
 
 
@@ -296,14 +298,15 @@ def pictures(dataset, workers, epochs=2):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("kind", ["scans", "retinas", "both"])
+@pytest.mark.parametrize("kind", ["scans", "retinas", "both", "mixed"])
 def test_every_worker_and_every_epoch_draws_anew(workers, kind, head):
     """The same slice again and again is another picture each time."""
     volume = torch.from_numpy(head[0][..., 6:7].repeat(8, 2).astype("float32"))[None] / 200
     random = Compose([RandScannerd("image"), RandSyntheticAnomalyd("image")])
     scans = SliceDataset([{}, {}], lambda case: {"image": volume}, random)
     retinas = SyntheticRetinas(8, RandSyntheticAnomalyd("image", region_key="retina"), columns=volume.shape[1])
-    dataset = {"scans": scans, "retinas": retinas, "both": ConcatDataset([scans, scans])}[kind]
+    kinds = {"scans": scans, "retinas": retinas, "both": ConcatDataset([scans, scans])}
+    dataset = {**kinds, "mixed": MixedSlices([retinas], [1], 8)}[kind]
     first, second = pictures(dataset, workers)
     assert len({*first, *second}) == len(first) + len(second) == 2 * len(dataset)
 

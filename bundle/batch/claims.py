@@ -1,19 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs that share an output folder, on one machine or several: a case belongs to one run, until that run has gone.
 
-Every run holds a lock of the operating system as long as it lives, however it ends. A claim is a file that names the
-run that works on a case; it is made by an operation that only one can win, and is taken over when the lock of its run
-is free.
+A case is claimed by a lock of the operating system (filelock), which ends with the process that holds it, however that
+ends. Beside the lock lies a file that names the run, for messages alone. Every run holds a lock of its own as well, so
+that what was left half written is cleared away when no other run lives whose it may be.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import socket
-import time
 import uuid
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -21,12 +22,13 @@ from filelock import FileLock, Timeout
 from ..errors import OutputError
 from ..io.files import UNFINISHED
 
-__all__ = ["Claims", "Elsewhere"]
+__all__ = ["FOLDER", "Claims", "Elsewhere"]
 
 FOLDER = ".flipmap"
-LOOKED_AT = 30.0  # seconds to wait for a lock of one's own, which another run may hold for a moment to see who lives
-#: Seconds after which a claim that names nobody is taken for what a run left that died while it wrote it.
-UNNAMED = 10.0
+LOCK = ".lock"  # ends the name of a lock
+PATIENCE = 300.0  # seconds to wait while another run begins and clears away what dead ones left
+#: What a system call says of a file system without locks.
+NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}
 
 
 class Elsewhere(Exception):
@@ -55,128 +57,124 @@ class Claims:
         self.output = output
         self.runs, self.claims = output / FOLDER / "runs", output / FOLDER / "claims"
         self.run = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        self._lock = self._lock_of(self.run)
-        self._held: set[str] = set()
+        self._lock = _lock(self.runs / f"{self.run}{LOCK}")
+        self._held: dict[str, FileLock] = {}
 
     def __enter__(self) -> Claims:
-        try:
+        with self._explained():
             self.runs.mkdir(parents=True, exist_ok=True)
             self.claims.mkdir(exist_ok=True)
-            self._live()
-        except NotImplementedError as error:  # filelock's word for a file system without flock
-            raise OutputError(
-                self.output, "a file system that knows no locks", "Take a folder on another one"
-            ) from error
-        except OSError as error:
-            reason = f"cannot be written ({error.strerror})"
-            raise OutputError(self.output, reason, "Allow writing, or take another") from error
-        self.clear()
+            with self._alone():
+                self._lock.acquire(timeout=0)
+                self._clear()
         return self
 
     def __exit__(self, *_: object) -> None:
         for name in list(self._held):
             self.release(name)
-        self._lock.release()
-        with suppress(OSError):
-            (self.runs / f"{self.run}.lock").unlink(missing_ok=True)
-
-    def _live(self) -> None:
-        """Hold the lock of a file that is there: another run may have looked at it just before, and cleared it away."""
-        self._lock.acquire(timeout=LOOKED_AT, poll_interval=0.01)
-        while not (self.runs / f"{self.run}.lock").exists():
-            self._lock.release()
-            self._lock.acquire(timeout=LOOKED_AT, poll_interval=0.01)
+        _remove(self._lock)
 
     def clear(self) -> None:
-        """Remove what runs left that were killed, unless another run lives, whose it may be."""
-        if self._others():
-            return
-        for left in self.output.rglob(f"{UNFINISHED}*"):
-            left.unlink(missing_ok=True)
-        for claim in self.claims.iterdir():
-            with suppress(FileNotFoundError, Elsewhere):
-                self._take_over(claim)
+        """Remove what runs left that were killed, unless another run lives, whose it may be.
+
+        Raises:
+            OutputError: see `Claims`.
+        """
+        with self._explained(), self._alone():
+            self._clear()
 
     def take(self, name: str) -> None:
         """Claim a case.
 
         Raises:
             Elsewhere: when a run that lives has it.
+            OutputError: see `Claims`.
         """
         claim = self._claim_of(name)
-        while True:
+        lock = _lock(claim.with_name(claim.name + LOCK))
+        with self._explained():
             try:
-                self._make(claim)
-            except FileExistsError:
-                self._take_over(claim)
-                continue
-            self._held.add(name)
-            return
-
-    def _make(self, claim: Path) -> None:
-        """Write a claim, with its content at once where the file system knows links.
-
-        Raises:
-            FileExistsError: when there is one.
-        """
-        ours = claim.with_name(f"{claim.name}.{self.run}.new")
-        ours.write_text(self.run, encoding="utf-8")
-        try:
-            os.link(ours, claim)
-        except FileExistsError:
-            raise
-        except OSError:
-            with os.fdopen(os.open(claim, os.O_CREAT | os.O_EXCL | os.O_WRONLY), "w", encoding="utf-8") as file:
-                file.write(self.run)
-        finally:
-            ours.unlink()
+                lock.acquire(timeout=0)
+            except Timeout:
+                raise Elsewhere(_text(claim) or "one that has just begun") from None
+            self._held[name] = lock
+            claim.write_text(self.run, encoding="utf-8")
 
     def release(self, name: str) -> None:
         """Give a case back."""
-        if name in self._held:
-            self._held.discard(name)
-            self._claim_of(name).unlink(missing_ok=True)
+        if (lock := self._held.pop(name, None)) is not None:
+            with suppress(OSError):
+                self._claim_of(name).unlink(missing_ok=True)
+            _remove(lock)
 
-    def _take_over(self, claim: Path) -> None:
-        """Remove a claim of a run that has gone.
+    def _clear(self) -> None:
+        """The same as `clear`, alone."""
+        if any([not self._forget(path) for path in self.runs.glob(f"*{LOCK}") if path.stem != self.run]):
+            return
+        for left in self.output.rglob(f"{UNFINISHED}*"):
+            left.unlink(missing_ok=True)
+        for path in self.claims.glob(f"*{LOCK}"):
+            self._forget(path)
+        for claim in self.claims.iterdir():  # of a run that died before it had the lock, or of an older version
+            if not claim.with_name(claim.name + LOCK).exists() and claim.suffix != LOCK:
+                claim.unlink(missing_ok=True)
 
-        Raises:
-            Elsewhere: when it lives.
-        """
-        try:
-            run = claim.read_text(encoding="utf-8")
-            if run and self._lives(run):
-                raise Elsewhere(run)
-            if not run and time.time() - claim.stat().st_mtime < UNNAMED:
-                raise Elsewhere("one that has just begun")
-            gone = claim.with_name(f"{claim.name}.{self.run}")
-            claim.rename(gone)  # one of several that want it wins; then it is made anew
-            gone.unlink()
-        except FileNotFoundError:
-            return  # given back meanwhile, or another has won
-
-    def _others(self) -> bool:
-        """Whether other runs live; locks of those that have gone are cleared away."""
-        others = [path.stem for path in self.runs.glob("*.lock") if path.stem != self.run]
-        return any([self._lives(run) for run in others])
-
-    def _lives(self, run: str) -> bool:
-        if run == self.run:
-            return True
-        if not (self.runs / f"{run}.lock").exists():
-            return False
-        lock = self._lock_of(run)
+    def _forget(self, path: Path) -> bool:
+        """Remove a lock, and what it guards, unless it is held; returns whether it was not."""
+        lock = _lock(path)
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            return True
-        lock.release()
-        with suppress(OSError):
-            (self.runs / f"{run}.lock").unlink(missing_ok=True)
-        return False
+            return False
+        path.with_suffix("").unlink(missing_ok=True)
+        _remove(lock)
+        return True
 
-    def _lock_of(self, run: str) -> FileLock:
-        return FileLock(self.runs / f"{run}.lock", thread_local=False)
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """No other run begins or clears away meanwhile."""
+        lock = _lock(self.output / FOLDER / f"begin{LOCK}")
+        try:
+            lock.acquire(timeout=PATIENCE)
+        except Timeout:
+            reason = f"another run has been about to begin in it for {PATIENCE:g} s"
+            raise OutputError(self.output, reason, "End that run, or take another folder") from None
+        try:
+            yield
+        finally:
+            _remove(lock)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """What the file system refuses, as one error that says what to do."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno in NO_LOCKS:
+                reason, remedy = "a file system that knows no locks", "Take a folder on another one"
+            else:
+                reason, remedy = f"cannot be written ({error.strerror})", "Allow writing, or take another"
+            raise OutputError(self.output, reason, remedy) from error
 
     def _claim_of(self, name: str) -> Path:
         return self.claims / hashlib.sha256(name.encode()).hexdigest()[:24]
+
+
+def _lock(path: Path) -> FileLock:
+    """A lock that threads pass on, and that nothing else stands in for where there are no locks."""
+    return FileLock(path, thread_local=False, fallback_to_soft=False)
+
+
+def _remove(lock: FileLock) -> None:
+    """Give a lock back and remove its file: first, where that can be, so that nobody waits for a file that has gone."""
+    if lock.is_locked:
+        with suppress(OSError):  # Windows removes no file that is open
+            Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError:
+        return ""

@@ -8,6 +8,7 @@ of a scan travels: workers are given names of files, and write the results thems
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +26,8 @@ from .local import run_here
 from .plan import PlannedCase
 from .record import Record
 
+logger = logging.getLogger("flipmap")
+
 __all__ = ["QUEUES", "Engine", "Order", "do_case", "engine_on", "run_on"]
 
 #: Name of ``--on`` → class of dask_jobqueue.
@@ -39,7 +42,7 @@ QUEUES = {
 MEMORY = "2GiB"  # of a worker: a batch takes some 1.3
 STARTS = 2  # of a case: when its worker has died as often, it is given up
 LOST = 5  # times that an engine may lose a case that nobody has begun
-PATIENCE = 300.0  # seconds that the first worker may take to come; a queue has its own
+PATIENCE = 300.0  # seconds that workers may take to come, the first ones and others for those that have gone
 LOOK = 1.0  # seconds between looks at how many workers there are
 
 
@@ -51,11 +54,15 @@ class Engine:
         executor: its `submit` runs a function in some worker.
         places: how many cases are done at a time.
         lost: what a future raises when its worker has died.
+        name: for messages.
+        patience: seconds without any worker after which a batch is given up; None for a queue, which has its own times.
     """
 
     executor: Executor
     places: Callable[[], int]
     lost: tuple[type[BaseException], ...]
+    name: str = "the engine"
+    patience: float | None = None
 
 
 @dataclass(frozen=True)
@@ -137,11 +144,16 @@ def run_on(
         order: for all of them.
         cases: to do.
         ended: called with every case and its record as it comes.
+
+    Raises:
+        FlipmapError: when all workers have gone, and none comes for as long as the engine has patience.
     """
     waiting, flying, losses = deque(cases), dict[Future, PlannedCase](), Counter[str]()
+    watch = _Watch(engine)
     try:
         while waiting or flying:
-            while waiting and len(flying) < engine.places():
+            places = watch.places()
+            while waiting and len(flying) < places:
                 case = waiting.popleft()
                 flying[engine.executor.submit(do_case, order, case)] = case
             if not flying:
@@ -161,6 +173,34 @@ def run_on(
     finally:
         for future in flying:
             future.cancel()
+
+
+class _Watch:
+    """Looks how many cases an engine can do at a time, and gives it up when that is none for too long."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.since = time.monotonic()
+        self.noted = False
+
+    def places(self) -> int:
+        """How many there are.
+
+        Raises:
+            FlipmapError: when there have been none for too long.
+        """
+        if places := self.engine.places():
+            self.since, self.noted = time.monotonic(), False
+            return places
+        alone, patience = time.monotonic() - self.since, self.engine.patience
+        if patience is not None and alone > patience:
+            remedy = "Start workers, and give the same command again: it goes on from here"
+            raise FlipmapError(self.engine.name, f"no worker for {alone:.0f} s, cases are left to do", remedy)
+        if not self.noted and alone > LOOK:
+            self.noted = True
+            until = f"; given up after {patience:g} s" if patience is not None else ""
+            logger.warning("%s: no worker at the moment, waiting%s", self.engine.name, until)
+        return 0
 
 
 @contextmanager
@@ -184,7 +224,7 @@ def engine_on(
         from distributed import Client, KilledWorker, LocalCluster
         from distributed.client import FutureCancelledError
     except ImportError as error:
-        raise FlipmapError(f"--on {where}", "needs dask.distributed", "pip install 'flipmap[cluster]'") from error
+        raise FlipmapError(f"--on {where}", "needs dask.distributed", 'pip install ".[cluster]"') from error
     given = dict(options or {})
     with config.set({"distributed.scheduler.allowed-failures": LOST, "logging.distributed": "error"}):
         if where.startswith(("tcp://", "tls://")):
@@ -199,9 +239,14 @@ def engine_on(
             with _client(Client, cluster, where) as client:
 
                 def places() -> int:
-                    return sum(client.nthreads().values())
+                    try:
+                        return sum(client.nthreads().values())
+                    except (OSError, TimeoutError, RuntimeError):  # its scheduler has gone, too
+                        return 0
 
-                yield Engine(client.get_executor(), places, (KilledWorker, FutureCancelledError))
+                patience = None if where in QUEUES else PATIENCE
+                lost = (KilledWorker, FutureCancelledError)
+                yield Engine(client.get_executor(), places, lost, f"--on {where}", patience)
         finally:
             if not isinstance(cluster, str):
                 cluster.close()
@@ -226,7 +271,7 @@ def _queue(where: str, workers: int, threads: int | None, options: dict[str, Any
     try:
         import dask_jobqueue
     except ImportError as error:
-        raise FlipmapError(f"--on {where}", "needs dask-jobqueue", "pip install 'flipmap[cluster]'") from error
+        raise FlipmapError(f"--on {where}", "needs dask-jobqueue", 'pip install ".[cluster]"') from error
     # A worker does one case at a time, with all its threads.
     extra = [*options.pop("worker_extra_args", []), "--nthreads", "1"]
     asked = {"cores": threads or 1, "processes": 1, "memory": MEMORY, **options, "worker_extra_args": extra}

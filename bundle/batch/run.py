@@ -76,11 +76,11 @@ def run_batch(
     with Claims(output) as claims:
         write_description(output)
         try:
-            todo = _left_to_do(cases, job, output, overwrite, note)
-            if workers:
-                _run_elsewhere(workers, todo, job, claims, lambda _, record: note(record), overwrite, timeout)
-            else:
-                run_here(todo, job, output, claims, lambda _, record: note(record), jobs, overwrite, timeout)
+            for todo in _in_turn(_left_to_do(cases, job, output, overwrite, note)):
+                if workers:
+                    _run_elsewhere(workers, todo, job, claims, lambda _, record: note(record), overwrite, timeout)
+                else:
+                    run_here(todo, job, output, claims, lambda _, record: note(record), jobs, overwrite, timeout)
         finally:
             over = [
                 with_series(Record(name, "skipped", reason=why), [why.series] if isinstance(why, SkipReason) else [])
@@ -105,6 +105,12 @@ def _left_to_do(
         else:
             todo.append(case)
     return todo
+
+
+def _in_turn(cases: Sequence[PlannedCase]) -> list[list[PlannedCase]]:
+    """Single scans, and then heads of several, whose maps are made of those that the single ones leave."""
+    groups = ([case for case in cases if not case.members], [case for case in cases if case.members])
+    return [group for group in groups if group]
 
 
 def _run_elsewhere(

@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Make calibrations anew, after a training or a change of settings."""
+"""Make calibrations anew, after a training or a change of settings.
+
+    flipmap calibrate --models DIR --dataset_dir DATA
+
+They are written beside the weights in DIR; where DIR has no weights, they are for those that came with flipmap.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +13,7 @@ import logging
 from pathlib import Path
 
 from ..evaluation.calibrate import PERCENTILE, calibrate
-from .options import add_modality, add_settings, settings_of
+from .options import add_modality, add_models, add_settings, settings_of
 
 __all__ = ["add_arguments", "run"]
 
@@ -21,10 +26,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--cropped", nargs="*", default=(), help="folders of more normal B-scans, size unknown")
     parser.add_argument("--healthy", nargs="*", default=(), help="BIDS roots of healthy people, for T1w")
-    parser.add_argument("--split", type=Path, help="split file; by default that of the modality")
+    parser.add_argument(
+        "--split",
+        type=Path,
+        help="split file; by default that of the modality, or, where it knows none of the people, by a hash of names",
+    )
     parser.add_argument(
         "--percentile", type=float, default=PERCENTILE, help="of the bootstrap over patients (%(default)g; 0: none)"
     )
+    add_models(parser, written=True)
     add_settings(parser)
 
 
@@ -38,5 +48,7 @@ def run(options: argparse.Namespace) -> None:
         percentile=options.percentile or None,
         cropped_dirs=options.cropped,
         healthy_dirs=options.healthy,
+        models_dir=options.models,
+        overwrite_shipped=options.overwrite_shipped,
         **settings_of(options.set),
     )

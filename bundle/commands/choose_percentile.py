@@ -19,7 +19,7 @@ import numpy as np
 from monai.bundle import ConfigParser
 from tqdm import tqdm
 
-from ..datasets import training_cases
+from ..datasets import shipped_split, training_cases
 from ..evaluation.patients import write_rows
 from ..evaluation.protocol import RATES, run_methods
 from ..methods.intensity import Intensity
@@ -40,7 +40,7 @@ def healthy_scores(dataset_dir: str, every: int) -> dict[str, list[np.ndarray]]:
     parser.read_config(CONFIGS / "inference.json")
     parser["bundle_root"] = bundle_root()
     parts = [parser.get_parsed_content(key) for key in ("network", "preprocessing", "device")]
-    split = CONFIGS / "splits" / "lgg_flair.json"
+    split = shipped_split(dataset_dir)
     cases = [c for part in ("training", "validation") for c in training_cases(dataset_dir, part, "bids_lesion", split)]
     kept = run_methods(cases, METHODS, *parts)
     return {name: [one[::every] for one in kept[name].healthy if one.size] for name in METHODS}

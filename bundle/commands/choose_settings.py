@@ -20,7 +20,6 @@ import csv
 import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -68,7 +67,7 @@ FLIPS, ONCE, SMEARED = "structured flips", "structured flips, not mirrored", "st
 PLAIN, SMOOTH, SHARP = "intensity", "intensity smoothed", "intensity sharpened by itself"
 BY_DEPTH = "intensity by depth"
 #: What can be fused.
-PARTS = {
+PARTS: dict[str, SliceMethod] = {
     FLIPS: StructuredFlips("both", mirrored=True, sharpening=4),
     ONCE: StructuredFlips("both", sharpening=4),
     SMEARED: StructuredFlips("both", mirrored=True, smoothing=1.0),
@@ -180,7 +179,7 @@ def in_batches(slices: torch.Tensor, function: Callable) -> torch.Tensor:
         return torch.cat([function(batch, numbers).float() for batch, numbers in batches])
 
 
-def healthy_thresholds(network: Any, healthy: torch.Tensor) -> dict[tuple[int, float], float]:
+def healthy_thresholds(network: AnomalyNetwork, healthy: torch.Tensor) -> dict[tuple[int, float], float]:
     """(L, rate) → the P that this share of the bits of healthy codes, noised to L, exceeds."""
     scheduler, found = BernoulliScheduler(), {}
     for level in LEVELS:
@@ -198,7 +197,7 @@ def healthy_thresholds(network: Any, healthy: torch.Tensor) -> dict[tuple[int, f
 
 
 def fusion(
-    network: Any,
+    network: AnomalyNetwork,
     slices: torch.Tensor,
     wanted: np.ndarray,
     inside: np.ndarray,
@@ -213,8 +212,8 @@ def fusion(
     values, depth, healthy_depth = {}, depths(inside), depths(healthy_inside)
     for part, method in PARTS.items():
 
-        def finished(batch: torch.Tensor, numbers: torch.Tensor, method: Any = method) -> torch.Tensor:
-            return method.finished(method.score(batch, numbers, network).float(), batch)
+        def finished(batch: torch.Tensor, numbers: torch.Tensor, method: SliceMethod = method) -> torch.Tensor:
+            return method.finish(method.score(batch, numbers, network).float(), batch)
 
         score = [in_batches(x, finished).numpy() for x in (healthy, slices)]
         deep = [healthy_depth[healthy_inside]] if part == BY_DEPTH else None
@@ -271,7 +270,7 @@ def run(options: argparse.Namespace) -> None:
         scores = in_batches(slices, lambda *batch, method=method, asked=asked: method.score(*batch, asked))
         variant = copy.copy(method)
         for finish, (variant.smoothing, variant.sharpening) in FINISHES.items():
-            done = variant.finished(scores, slices).numpy()
+            done = variant.finish(scores, slices).numpy()
             rows.append((name, finish, average_precision_score(wanted[inside], done[inside])))
             best[name] = max(best.get(name, 0), rows[-1][2])
             print(f"{name}, {finish or 'as it is'}: AUPRC {rows[-1][2]:.4f}", flush=True)

@@ -17,18 +17,15 @@ from pathlib import Path
 
 import numpy as np
 
-from ..datasets import training_cases
+from ..datasets import shipped_split, training_cases
 from ..errors import FlipmapError
 from ..evaluation.patients import write_rows
 from ..evaluation.trainings import BASELINE, ensure_calibration, figures, maps_of
-from ..paths import bundle_root
 
 __all__ = ["add_arguments", "run"]
 
-SPLIT = str(Path(bundle_root()) / "configs" / "splits" / "lgg_flair.json")
 
-
-def rows_of(name: str, weights: Path, dataset_dir: str, split: str, parts: list[str]) -> list[dict]:
+def rows_of(name: str, weights: Path, dataset_dir: str, split: str | None, parts: list[str]) -> list[dict]:
     """A row a part of the split and map."""
     parser = ensure_calibration(weights, weights.parent / "calibration", dataset_dir, split)
     rows = []
@@ -56,7 +53,7 @@ def summary(rows: list[dict]) -> list[dict]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", type=Path, nargs="+", required=True, help="of two trainings or more")
     parser.add_argument("--dataset_dir", required=True, help="BIDS root with lesion masks")
-    parser.add_argument("--split", default=SPLIT, help="split file")
+    parser.add_argument("--split", help="split file; by default that of flipmap, or a hash of names")
     parser.add_argument(
         "--part", nargs="+", default=["validation", "test"], help="of the split (default: validation test)"
     )
@@ -66,9 +63,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     if len(options.weights) < 2:
         raise FlipmapError("--weights", "one training has no spread", "Give the weights of two or more")
-    rows = []
+    rows, split = [], options.split or shipped_split(options.dataset_dir)
     for number, weights in enumerate(options.weights, 1):
-        rows += rows_of(str(number), weights, options.dataset_dir, options.split, options.part)
+        rows += rows_of(str(number), weights, options.dataset_dir, split, options.part)
     rows += summary(rows)
     options.output_dir.mkdir(parents=True, exist_ok=True)
     write_rows(options.output_dir / "trainings.csv", rows)

@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 
 from ..export import export
-from .options import add_modality
+from .options import add_modality, add_models, models_of
 
 __all__ = ["add_arguments", "run"]
 
@@ -15,6 +15,7 @@ __all__ = ["add_arguments", "run"]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", type=Path, help="OUT.zip, or a folder that is not there yet")
     add_modality(parser)
+    add_models(parser)
     parser.add_argument("--method", default="default", help="a name from configs/methods (default: the best one)")
     parser.add_argument(
         "--url", help="where the weights will lie: leaves them out, with large_files.yml in their place"
@@ -22,4 +23,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    print(export(options.modality, options.method, options.path, options.url))
+    print(export(options.modality, options.method, options.path, options.url, **models_of(options)))

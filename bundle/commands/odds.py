@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Make the odds of findings from healthy tissue of people who trained nothing; after a calibration.
 
-flipmap odds DATA --modality flair
+flipmap odds DATA --modality flair --models DIR
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import argparse
 import logging
 from pathlib import Path
 
-from .options import add_modality, add_settings, positive, settings_of
+from .options import add_modality, add_models, add_settings, positive, settings_of
 
 __all__ = ["add_arguments", "run"]
 
@@ -19,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", type=Path, help="folder of the sets of bundle/evaluation/untrained.py")
     parser.add_argument("--threads", type=positive, help="most threads of arithmetic (default: all cores)")
     add_modality(parser)
+    add_models(parser, written=True)
     add_settings(parser)
 
 
@@ -26,4 +27,6 @@ def run(options: argparse.Namespace) -> None:
     from ..evaluation.healthy_findings import make_odds
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    print(make_odds(options.data, options.modality, options.threads, **settings_of(options.set)))
+    own, overwrite = options.models, options.overwrite_shipped
+    settings = settings_of(options.set)
+    print(make_odds(options.data, options.modality, options.threads, own, overwrite, **settings))

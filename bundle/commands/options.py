@@ -6,10 +6,12 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 from ..errors import FlipmapError
+from ..model_files import check_models_dir
 
-__all__ = ["add_modality", "add_settings", "positive", "seconds", "settings_of"]
+__all__ = ["add_modality", "add_models", "add_settings", "models_of", "positive", "seconds", "settings_of"]
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
@@ -17,6 +19,30 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="ID=VALUE", help="a setting of the config; repeatable"
     )
+
+
+def add_models(parser: argparse.ArgumentParser, written: bool = False) -> None:
+    """``--models DIR``; where a command writes what may be that of flipmap itself, ``--overwrite-shipped`` as well."""
+    parser.add_argument(
+        "--models",
+        type=Path,
+        metavar="DIR",
+        help="folder of weights and calibrations of your own, laid out like models/; what it lacks is that of flipmap"
+        + (" (made as needed)" if written else ""),
+    )
+    if written:
+        parser.add_argument(
+            "--overwrite-shipped", action="store_true", help="replace what came with flipmap, without --models"
+        )
+
+
+def models_of(options: argparse.Namespace) -> dict[str, str]:
+    """The setting that ``--models`` is; none without it.
+
+    Raises:
+        FlipmapError: when it is no folder, or holds nothing of the kind.
+    """
+    return {"models_dir": check_models_dir(options.models)} if options.models else {}
 
 
 def add_modality(parser: argparse.ArgumentParser) -> None:

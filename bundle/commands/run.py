@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import EXIT_CODES, DatasetError, OutputError
 from ..io.volumes import READERS
-from .options import add_settings, positive, seconds, settings_of
+from .options import add_models, add_settings, models_of, positive, seconds, settings_of
 
 if TYPE_CHECKING:
     from ..batch.cluster import Engine
@@ -42,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config", action="append", default=[], help="config file over configs/inference.json; repeatable"
     )
+    add_models(parser)
     add_settings(parser)
     parser.add_argument(
         "--contrast",
@@ -163,7 +164,7 @@ def _spec(options: argparse.Namespace) -> JobSpec:
     """The job of the config files and settings given."""
     from ..pipeline.spec import AUTO, JobSpec
 
-    settings = settings_of(options.set)
+    settings = {**settings_of(options.set), **models_of(options)}
     if options.suffix:
         settings["suffix"] = options.suffix
     if threads := _threads(options):
@@ -222,7 +223,18 @@ def _run_plan(
         done = sum(record.status.startswith("done") for record in records)
         table = TABLE if shard.whole else Path(FOLDER) / f"{shard.name}.csv"
         logger.info("%d of %d done, %d failed: %s", done, len(plan), failed, options.output / table)
+        logger.info("results: %s", options.output.resolve())
     return EXIT_CODES["some case failed" if failed else "all good"]
+
+
+class _Terminal(logging.StreamHandler):
+    """Lines above the progress bar, if there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
+        with tqdm.external_write_mode(self.stream):
+            super().emit(record)
 
 
 class _Logs:
@@ -230,7 +242,7 @@ class _Logs:
 
     def __init__(self, options: argparse.Namespace, path: Path) -> None:
         level = logging.DEBUG if options.verbose else logging.ERROR if options.quiet else logging.INFO
-        self.terminal, self.path = logging.StreamHandler(), path
+        self.terminal, self.path = _Terminal(), path
         self.terminal.setLevel(level)
         self.loggers = [logging.getLogger("flipmap"), logging.getLogger("bundle")]
 

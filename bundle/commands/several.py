@@ -2,7 +2,7 @@
 """The map of several contrasts of one head: choose the shares, calibrate it, evaluate it.
 
     flipmap several choose DATA docs/evaluation/several_shares.csv
-    flipmap several calibrate DATA
+    flipmap several calibrate DATA --models DIR
     flipmap several evaluate DATA docs/evaluation/several.csv
 
 Shares stand in configs/several.json; after a change of them, or of a calibration of one contrast, calibrate anew.
@@ -15,7 +15,7 @@ import logging
 from pathlib import Path
 
 from ..errors import FlipmapError
-from .options import positive
+from .options import add_models, models_of, positive
 
 __all__ = ["add_arguments", "run"]
 
@@ -25,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", type=Path, help="folder of the sets")
     parser.add_argument("output", type=Path, nargs="?", help="table to write, CSV; not for calibrate")
     parser.add_argument("--threads", type=positive, help="most threads of arithmetic (default: all cores)")
+    add_models(parser, written=True)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -35,11 +36,12 @@ def run(options: argparse.Namespace) -> None:
     if options.threads:
         limit_threads(options.threads)
     if options.step == "calibrate":
-        print(calibrate_several(options.data))
+        print(calibrate_several(options.data, options.models, options.overwrite_shipped))
         return
+    models_of(options)
     if options.output is None:
         raise FlipmapError("several", "no table named", f"Write flipmap several {options.step} DATA TABLE.csv")
     if options.step == "choose":
-        print(choose_shares(options.data, options.output))
+        print(choose_shares(options.data, options.output, options.models))
     else:
-        evaluate_several(options.data, options.output)
+        evaluate_several(options.data, options.output, options.models)

@@ -18,11 +18,12 @@ from monai.bundle import ConfigParser
 from monai.inferers import Inferer
 
 from ..arguments import check_settings
-from ..datasets import cropped_cases, training_cases
-from ..errors import FlipmapError
+from ..datasets import cropped_cases, shipped_split, training_cases
+from ..errors import DatasetError, FlipmapError
 from ..methods.base import SliceMethod
 from ..methods.fused import Fused, part_entry, remembers_training
 from ..modalities import DEFAULT, Modality, modality_of
+from ..model_files import made_models_dir, own_file, refuse_shipped
 from ..paths import bundle_root
 from ..scoring.calibration import Calibration, weights_hash, write_calibration
 from ..scoring.description import describe
@@ -35,6 +36,7 @@ __all__ = ["PERCENTILE", "calibrate", "rates_left_out"]
 logger = logging.getLogger(__name__)
 
 PERCENTILE = 0.8  # of the bootstrap over patients
+LEAST_PATIENTS, FEW_PATIENTS = 2, 10  # that calibrate: fewer are refused, and remarked
 PARTS = ("training", "validation")  # of a split, that calibrate
 
 
@@ -58,6 +60,8 @@ def calibrate(
     percentile: float | None = PERCENTILE,
     cropped_dirs: Sequence[str | Path] = (),
     healthy_dirs: Sequence[str | Path] = (),
+    models_dir: str | Path | None = None,
+    overwrite_shipped: bool = False,
     **settings: Any,
 ) -> None:
     """Make calibrations on healthy slices, and write them into the calibration file of the config.
@@ -70,18 +74,23 @@ def calibrate(
         dataset_dir: of the scans.
         modality: of `bundle.modalities.MODALITIES`.
         only: methods, `DEFAULT` for the default; by default all that have a calibration.
-        split: split file; by default that of the modality.
+        split: split file; by default that of the modality, or a hash of names where it knows nobody
+            (`bundle.datasets.shipped_split`).
         percentile: see `Calibration.fit`.
         cropped_dirs: folders of further normal B-scans (`bundle.datasets.cropped_cases`), each counted as a patient.
             They bring the parts of the fusion to one scale; for the rates of its map they do not count, since nobody
             runs scans of which the size was lost.
         healthy_dirs: BIDS roots of healthy people's scans of the same contrast, of whom the ``healthy_split`` of the
             modality says who calibrates; they count as patients.
+        models_dir: folder of weights and calibrations of one's own, which gets them (`bundle.model_files`); made as
+            needed.
+        overwrite_shipped: replace calibrations that ship with flipmap.
         settings: ids of the configs to set, ``weights`` and ``tables`` for instance.
 
     Raises:
         FlipmapError: on an unknown modality or method.
-        DatasetError: when the split does not fit the data set.
+        OutputError: when they would replace those that ship, and were not to.
+        DatasetError: when the split does not fit the data set, or leaves a single patient to calibrate on.
     """
     known = modality_of(modality)
     if percentile is not None and not 0 < percentile < 1:
@@ -91,9 +100,10 @@ def calibrate(
         parser.read_config([str(path) for path in known.configs(method)])
         check_settings(settings, parser.get())
         parser.update({"bundle_root": bundle_root(), "precision": "float32", **settings})
+        _write_to(parser, models_dir, overwrite_shipped)
         if (threads := parser.get_parsed_content("threads")) is not None:
             limit_threads(threads)
-        split_path = split or known.split_path
+        split_path = split or shipped_split(dataset_dir, known.layout, known.suffix, known.split_path)
         cases = {part: _cases(known, dataset_dir, part, split_path, healthy_dirs) for part in PARTS}
         further = {part: cropped_cases(cropped_dirs, part) for part in PARTS}
         ours = _Calibration(parser, known, cases, further, percentile)
@@ -103,12 +113,21 @@ def calibrate(
             ours.single(parser.get_parsed_content("inferer"))
 
 
+def _write_to(parser: ConfigParser, models_dir: str | Path | None, overwrite: bool) -> None:
+    """Set where calibrations are read and written."""
+    if models_dir is not None:
+        parser.update({"models_dir": made_models_dir(models_dir)})
+        parser.update({"tables": str(own_file(models_dir, parser.get_parsed_content("tables")))})
+    refuse_shipped(parser.get_parsed_content("tables"), overwrite)
+
+
 def _cases(
-    modality: Modality, root: str | Path, part: str, split: str | Path, healthy_dirs: Sequence[str | Path]
+    modality: Modality, root: str | Path, part: str, split: str | Path | None, healthy_dirs: Sequence[str | Path]
 ) -> list[dict]:
     cases = training_cases(root, part, modality.layout, split, modality.suffix)
     for folder in healthy_dirs:
-        cases += training_cases(folder, part, "bids", modality.healthy_split_path, modality.suffix)
+        dealt = shipped_split(folder, "bids", modality.suffix, modality.healthy_split_path)
+        cases += training_cases(folder, part, "bids", dealt, modality.suffix)
     return cases
 
 
@@ -153,6 +172,13 @@ class _Calibration:
         as one.
         """
         path = self.parser.get_parsed_content("tables")
+        count = sum(np.size(one) > 0 for one in voxels.scores)
+        if count < LEAST_PATIENTS:
+            reason = f"{entry} would be calibrated on {count} patient{'s' * (count != 1)} with healthy tissue"
+            remedy = f"Give {LEAST_PATIENTS} or more: rates of one say nothing of others (--split, or more scans)"
+            raise DatasetError("the calibration", reason, remedy)
+        if count < FEW_PATIENTS:
+            logger.warning("%s: only %d patients calibrate it; on others its rates may be far off", entry, count)
         calibration = Calibration.fit(
             voxels.scores,
             weights_hash(*self.parser.get_parsed_content("calibrated_weights")),

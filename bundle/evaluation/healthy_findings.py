@@ -13,6 +13,7 @@ from scipy import ndimage
 from ..errors import DatasetError
 from ..io.nifti import read_scan
 from ..modalities import DEFAULT, modality_of
+from ..model_files import made_models_dir, own_file, refuse_shipped
 from ..pipeline.job import Job
 from ..scoring.calibration import RARER
 from ..scoring.findings import CORNERS, find_findings, label_findings, voxel_millilitres
@@ -101,19 +102,29 @@ def odds_of_cases(
     return odds
 
 
-def make_odds(data: str | Path, modality: str = "flair", threads: int | None = None, **settings: object) -> Path:
+def make_odds(
+    data: str | Path,
+    modality: str = "flair",
+    threads: int | None = None,
+    models_dir: Path | None = None,
+    overwrite: bool = False,
+    **settings: object,
+) -> Path:
     """Make the odds of a modality's default of people who trained nothing, and write them beside its calibration.
 
     Args:
         data: folder of the sets of `bundle.evaluation.untrained`; those that are missing are left out.
         modality: a contrast of brain MRI.
         threads: most threads of arithmetic.
+        models_dir: folder of weights and calibrations of one's own, which gets them (`bundle.model_files`).
+        overwrite: replace those that ship.
         settings: ids of the config to set, ``weights`` and ``tables`` for instance.
 
     Returns:
         the file.
 
     Raises:
+        OutputError: when they would replace those that ship, and were not to.
         DatasetError: when no set is there, or there are too few findings.
     """
     known = modality_of(modality)
@@ -121,11 +132,14 @@ def make_odds(data: str | Path, modality: str = "flair", threads: int | None = N
     if not sets:
         raise DatasetError(data, f"no set of {known.suffix} scans", "Check the folder")
     given = {"precision": "float32", "check_contrast": False, **settings, **({"threads": threads} if threads else {})}
+    given |= {"models_dir": made_models_dir(models_dir)} if models_dir else {}
+    job = Job(known.configs(DEFAULT), **given)
+    path = odds_beside(job.config.get_parsed_content("tables"))
+    path = own_file(models_dir, path) if models_dir else path
+    refuse_shipped(path, overwrite)
     cases = ((one.folder, one.slices_alone, case) for one in sets for case in one.calibrating(Path(data)))
     odds = odds_of_cases(known.configs(DEFAULT), cases, **given)
     if not odds:
         raise DatasetError(data, "too few findings of healthy tissue", "Give more scans")
-    job = Job(known.configs(DEFAULT), **given)
-    path = odds_beside(job.config.get_parsed_content("tables"))
     write_odds(path, str(job.settings["method"]), odds)
     return path

@@ -21,6 +21,7 @@ from ..errors import DatasetError
 from ..io.files import whole_file
 from ..io.nifti import read_scan
 from ..modalities import DEFAULT, MODALITIES
+from ..model_files import made_models_dir, own_file, refuse_shipped
 from ..pipeline.job import Job
 from ..pipeline.several import MapOfContrast, Several, fused_scores, read_shares
 from ..scoring.calibration import Calibration, write_calibration
@@ -77,19 +78,20 @@ class Measured:
         return float(Pooled.of(*map(list, zip(*ill, strict=True))).figures()["auprc"]), float(np.mean(each))
 
 
-def choose_shares(data: Path, output: Path) -> dict[str, float]:
+def choose_shares(data: Path, output: Path, models_dir: Path | None = None) -> dict[str, float]:
     """Try shares, write a row a set of them, and say the best: the highest mean over places of log(AUPRC / AUPRC of the
     first contrast alone), pooled and by scans together, that loses no more than `LOSS` at any place.
 
     Args:
         data: folder of the sets.
         output: table to write, CSV.
+        models_dir: see `calibrate_several`.
 
     Returns:
         contrast → share.
     """
-    contrasts = list(read_shares()[0])
-    heads = list(_heads(data, contrasts, [one.chooses for one in PLACES]))
+    contrasts = list(read_shares(models_dir)[0])
+    heads = list(_heads(data, contrasts, [one.chooses for one in PLACES], models_dir))
     alone = {place: _measured(heads, place, {contrasts[0]: 1.0}).figures() for place in _places(heads)}
     rows, best, highest = [], {contrasts[0]: 1.0}, 0.0
     for others in itertools.product(np.arange(0, MOST + STEP / 2, STEP), repeat=len(contrasts) - 1):
@@ -112,18 +114,28 @@ def choose_shares(data: Path, output: Path) -> dict[str, float]:
     return best
 
 
-def calibrate_several(data: Path) -> Path:
+def calibrate_several(data: Path, models_dir: Path | None = None, overwrite: bool = False) -> Path:
     """Calibrate the map of the shares in configs/several.json on lesion-free slices; returns the file.
 
     Args:
         data: folder of the sets.
+        models_dir: folder of weights and calibrations of one's own, which gets it (`bundle.model_files`).
+        overwrite: replace the calibration that ships.
+
+    Raises:
+        OutputError: when it would replace that, and was not to.
     """
-    shares, path = read_shares()
+    shares, path = read_shares(models_dir if models_dir and models_dir.is_dir() else None)
+    if models_dir:
+        path = own_file(made_models_dir(models_dir), path)
+    refuse_shipped(path, overwrite)
     healthy = []
-    for head in _heads(data, list(shares), [one.calibrates for one in PLACES]):
+    for head in _heads(data, list(shares), [one.calibrates for one in PLACES], models_dir):
         raw, brain = fused_scores(head.maps, shares)
         healthy.append(raw[brain & head.free])
-    made_with = Several.made_with(shares, {contrast: _job(contrast).calibration_hash for contrast in shares})
+    made_with = Several.made_with(
+        shares, {contrast: _job(contrast, models_dir).calibration_hash for contrast in shares}
+    )
     calibration = Calibration.fit(healthy, made_with=made_with, percentile=PERCENTILE)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_calibration(path, "+".join(shares), calibration)
@@ -132,16 +144,17 @@ def calibrate_several(data: Path) -> Path:
     return path
 
 
-def evaluate_several(data: Path, output: Path) -> list[dict]:
+def evaluate_several(data: Path, output: Path, models_dir: Path | None = None) -> list[dict]:
     """AUPRC and the rates of healthy voxels of each contrast and of their map, on test patients; a CSV.
 
     Args:
         data: folder of the sets.
         output: table to write.
+        models_dir: see `calibrate_several`.
     """
-    shares, _ = read_shares()
-    several = Several({contrast: _job(contrast).calibration_hash for contrast in shares})
-    heads, rows = list(_heads(data, list(shares), [one.evaluates for one in PLACES])), []
+    shares, _ = read_shares(models_dir)
+    several = Several({contrast: _job(contrast, models_dir).calibration_hash for contrast in shares}, models_dir)
+    heads, rows = list(_heads(data, list(shares), [one.evaluates for one in PLACES], models_dir)), []
     for place in _places(heads):
         ours = [head for head in heads if head.place == place]
         for name in (*shares, several.name):
@@ -175,18 +188,21 @@ def _measured(heads: Sequence[Head], place: str, shares: Mapping[str, float]) ->
     return Measured(scores, [head.lesion[_common(head)] for head in ours])
 
 
-def _job(contrast: str) -> Job:
+def _job(contrast: str, models_dir: Path | None) -> Job:
     known = next(one for one in MODALITIES.values() if one.suffix == contrast)
-    return Job(known.configs(DEFAULT), check_contrast=False, precision="float32")
+    own = {"models_dir": str(models_dir)} if models_dir else {}
+    return Job(known.configs(DEFAULT), check_contrast=False, precision="float32", **own)
 
 
-def _heads(data: Path, contrasts: Sequence[str], parts: Sequence[tuple[str, ...]]) -> Iterator[Head]:
+def _heads(
+    data: Path, contrasts: Sequence[str], parts: Sequence[tuple[str, ...]], models_dir: Path | None
+) -> Iterator[Head]:
     """People of the named parts of `PLACES` who have every contrast.
 
     Raises:
         DatasetError: when there is none.
     """
-    jobs, count = {contrast: _job(contrast) for contrast in contrasts}, 0
+    jobs, count = {contrast: _job(contrast, models_dir) for contrast in contrasts}, 0
     for place, part in zip(PLACES, parts, strict=True):
         if not part or not (data / place.folder).is_dir():
             continue

@@ -38,7 +38,7 @@ class Patient(NamedTuple):
 
 
 def ensure_calibration(
-    weights: str | Path, folder: str | Path, dataset_dir: str | Path, split: str | Path
+    weights: str | Path, folder: str | Path, dataset_dir: str | Path, split: str | Path | None
 ) -> ConfigParser:
     """Calibrate the default, its parts and its flips for these weights, unless that is done.
 
@@ -48,7 +48,7 @@ def ensure_calibration(
         weights: of autoencoder and denoiser.
         folder: where the calibrations are kept.
         dataset_dir: of the scans.
-        split: whose validation and training patients they are made of.
+        split: whose validation and training patients they are made of; None for a hash of names.
 
     Returns:
         the config of the main job with these weights.

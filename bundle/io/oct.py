@@ -150,7 +150,7 @@ def _guard(path: Path, reader: Callable[[Path], tuple]) -> tuple[np.ndarray, Seq
     except (ScanError, MemoryError):
         raise
     except ImportError as error:
-        raise ScanError(path, f"reading it needs {error.name}", 'pip install "flipmap[oct]"') from error
+        raise ScanError(path, f"reading it needs {error.name}", 'pip install ".[oct]"') from error
     except Exception as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         raise ScanError(path, f"not readable as {path.suffix or 'DICOM'} ({reason})", "Export it again") from error

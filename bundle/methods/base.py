@@ -142,7 +142,12 @@ class SliceMethod(Inferer, Generic[Network]):
 
         Returns:
             float32 (B, 1, X, Y, Z), zero where the volume is.
+
+        Raises:
+            ValueError: on another shape.
         """
+        if inputs.ndim != 5:
+            raise ValueError(f"shape {tuple(inputs.shape)}, not (B, C, X, Y, Z): batch, channels, volume")
         in_fast_layout(network)  # MONAI Label loads weights by itself
         volumes = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
         maps = torch.stack([self._map(volume.float(), network) for volume in volumes])

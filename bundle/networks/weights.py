@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pickle
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -42,6 +42,7 @@ def load_weights(network: Module, path: str | Path, without: Sequence[str] = (),
         state = torch.load(path, map_location="cpu", weights_only=True)
         if part:
             state = {key.removeprefix(f"{part}."): one for key, one in state.items() if key.startswith(f"{part}.")}
+        _check_parts(network, state, path)
         left_out = tuple(f"{part}." for part in without if part not in dict(network.named_children()))
         network.load_state_dict({key: value for key, value in state.items() if not key.startswith(left_out or "\0")})
     except FileNotFoundError as error:
@@ -50,6 +51,19 @@ def load_weights(network: Module, path: str | Path, without: Sequence[str] = (),
         reason = " ".join(str(error).split())[:300]
         raise WeightsError(path, f"not the weights of this network ({reason})", "Take those it was made for") from error
     return in_fast_layout(network)
+
+
+def _check_parts(network: nn.Module, state: Mapping[str, object], path: str | Path) -> None:
+    """See that the weights have every part of a network that is made of parts, some of them.
+
+    Raises:
+        WeightsError: when some are missing, but not all.
+    """
+    there = {key.partition(".")[0] for key in state}
+    wanted = {key.partition(".")[0] for key in network.state_dict()}
+    if there & wanted and (missing := sorted(wanted - there)):
+        remedy = "Join the weights again with these parts, or with --rest FILE, which has them (flipmap join-weights)"
+        raise WeightsError(path, f"without {' and '.join(missing)}, which this network has", remedy)
 
 
 def in_fast_layout(network: Network) -> Network:

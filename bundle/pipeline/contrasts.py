@@ -36,17 +36,8 @@ LEAST_SURE = 0.8
 #: Settings that mean the same for every contrast.
 SHARED = frozenset(
     (
-        *(
-            "threshold",
-            "smoothing_mm",
-            "min_finding_ml",
-            "scored_ml",
-            "false_findings",
-            "precision",
-            "device",
-            "threads",
-        ),
-        *("num_workers", "brain_masks"),
+        *("threshold", "smoothing_mm", "min_finding_ml", "scored_ml", "false_findings", "precision", "device"),
+        *("threads", "num_workers", "brain_masks", "models_dir"),
     )
 )
 
@@ -94,13 +85,16 @@ class ContrastJob(Job):
 
     def _several(self) -> Several | None:
         """The map of several contrasts; None where one of them has no weights, or was calibrated anew since."""
-        shares, _ = read_shares()
+        models_dir = self.config.get("models_dir")
+        shares, _ = read_shares(models_dir)
         if self.uncalibrated or not set(shares) <= set(self.contrasts):
             return None
         try:
-            return Several({contrast: self.job_of(contrast).calibration_hash for contrast in shares})
+            return Several({contrast: self.job_of(contrast).calibration_hash for contrast in shares}, models_dir)
         except WeightsError as error:
-            logger.warning("no map of %s together: %s", " and ".join(shares), error)
+            # With a calibration of one's own that is as it should be, until `flipmap several calibrate`.
+            log = logger.info if models_dir else logger.warning
+            log("no map of %s together: %s", " and ".join(shares), error)
             return None
 
     @property

@@ -17,6 +17,7 @@ from monai.data import MetaTensor
 from monai.transforms import Compose, apply_transform
 
 from ..arguments import check_settings
+from ..errors import cause_of
 from ..modalities import Modality, modality_of
 from ..paths import __version__, bundle_root
 from ..scoring.calibration import RAW_UNITS, UNITS, Calibrated, is_uncalibrated, read_calibration
@@ -40,7 +41,8 @@ SETTINGS = (
 RATES = (0.1, 0.01, 0.001, 0.0001)  # of healthy voxels: what the values 1 to 4 of a map stand for
 #: Ids of the config that say where and how, not what.
 BESIDE_THE_POINT = {
-    *("imports", "bundle_root", "dataset_dir", "output_dir", "brain_masks", "device", "num_workers", "threads"),
+    *("imports", "bundle_root", "models_dir", "dataset_dir", "output_dir", "brain_masks"),
+    *("device", "num_workers", "threads"),
     *("dataset", "dataloader", "handlers", "evaluator", "initialize", "run"),
     *("weights", "brain_weights", "calibrated_weights", "calibration", "tables", "odds"),
 }
@@ -71,6 +73,14 @@ class Job:
         # Through the parser, which forgets what it has resolved: a list changed in place would not be seen again.
         transforms = self.config["postprocessing#transforms"]
         self.config["postprocessing#transforms"] = [t for t in transforms if not _writes(t)]
+        try:
+            self._load()
+        except Exception as error:  # MONAI wraps what its components raise
+            if (cause := cause_of(error)) is None:
+                raise
+            raise cause from error
+
+    def _load(self) -> None:
         if (threads := self.config.get_parsed_content("threads")) is not None:
             limit_threads(threads)
         self.network = self.config.get_parsed_content("network").eval()
@@ -172,8 +182,9 @@ class Job:
         digest.update(self.units.encode())
         weights, tables = (self.config.get_parsed_content(key) for key in ("calibrated_weights", "tables"))
         used = tables if self.uncalibrated else self.config.get_parsed_content("calibration")
+        own = [self.config.get_parsed_content("contrast_weights")] if self.config.get("models_dir") else []
         odds = [path for path in [odds_beside(tables)] if path.exists()]
-        for path in dict.fromkeys((*weights, tables, used, *odds)):
+        for path in dict.fromkeys((*weights, tables, used, *own, *odds)):
             digest.update(Path(path).read_bytes())
         return digest.hexdigest()
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ScanError, WeightsError
+from ..model_files import model_file
 from ..paths import bundle_root
 from ..scoring.calibration import Calibration, read_calibration
 from ..transforms.rigid import Volume, onto, register_rigid
@@ -49,8 +50,11 @@ class MapOfContrast:
         return Volume(self.scan, self.affine, self.brain, self.name)
 
 
-def read_shares() -> tuple[dict[str, float], Path]:
+def read_shares(models_dir: str | Path | None = None) -> tuple[dict[str, float], Path]:
     """Contrast → its share, the one whose grid is taken first; and the calibration file.
+
+    Args:
+        models_dir: folder of weights and calibrations of one's own (`bundle.model_files`).
 
     Raises:
         WeightsError: when the file cannot be read.
@@ -58,7 +62,8 @@ def read_shares() -> tuple[dict[str, float], Path]:
     path = Path(bundle_root()) / CONFIG
     try:
         said = json.loads(path.read_text(encoding="utf-8"))
-        return {str(key): float(value) for key, value in said["shares"].items()}, Path(bundle_root()) / said["tables"]
+        shares = {str(key): float(value) for key, value in said["shares"].items()}
+        return shares, Path(model_file(models_dir, bundle_root(), said["tables"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise WeightsError(path, f"cannot be read ({error})", "Take the file that came with flipmap") from error
 
@@ -68,13 +73,14 @@ class Several:
 
     Args:
         calibrations: contrast → hash of the calibration of its own map (`Job.calibration_hash`).
+        models_dir: see `read_shares`.
 
     Raises:
         WeightsError: when there is no calibration, or one of other shares or other maps.
     """
 
-    def __init__(self, calibrations: Mapping[str, str]) -> None:
-        self.shares, self.tables = read_shares()
+    def __init__(self, calibrations: Mapping[str, str], models_dir: str | Path | None = None) -> None:
+        self.shares, self.tables = read_shares(models_dir)
         self.calibration: Calibration = read_calibration(
             self.tables, self.name, made_with=self.made_with(self.shares, calibrations)
         )

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from monai.transforms import Randomizable
@@ -25,15 +25,23 @@ class SeededDataset(Dataset, Randomizable):
     seed: int | None = None
 
     def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> SeededDataset:
-        """Seed draws and transform: MONAI seeds a dataset in every worker of a loader, and looks no further."""
+        """Seed draws, transform and inner data sets (``datasets``): MONAI seeds a data set in every worker of a loader,
+        and looks no further.
+        """
         super().set_random_state(seed, state)
-        if isinstance(self.transform, Randomizable):
-            self.transform.set_random_state(None if seed is None else int(self.R.randint(MOST_SEED)))
+        for part in self._parts():
+            part.set_random_state(None if seed is None else int(self.R.randint(MOST_SEED)))
         return self
 
     def seed_item(self, index: int) -> None:
         """Before an item is drawn: with a ``seed``, the draws of that item."""
         if self.seed is not None:
             super().set_random_state(self.seed + index)
-            if isinstance(self.transform, Randomizable):
-                self.transform.set_random_state(self.seed + index)
+            for part in self._parts():
+                part.set_random_state(self.seed + index)
+
+    def _parts(self) -> Iterator[Randomizable]:
+        """What draws beside it: its transform, and the data sets that it takes items from."""
+        for one in (self.transform, *vars(self).get("datasets", ())):
+            if isinstance(one, Randomizable):
+                yield one

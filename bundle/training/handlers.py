@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
@@ -19,7 +21,11 @@ from torch.utils.data import DistributedSampler
 from ..io.files import whole_file
 from ..report.figures import save_panels
 
-__all__ = ["EMA", "Pictures", "Resume", "WeightsWriter", "handlers_of_rank"]
+__all__ = ["EMA", "EpochLog", "LossBar", "Pictures", "Resume", "WeightsWriter", "handlers_of_rank"]
+
+logger = logging.getLogger(__name__)
+
+BEGINNING = "Engine run resuming from iteration 0, epoch 0"  # what ignite says of every first run of MONAI's engines
 
 
 class EMA(EMAHandler):
@@ -38,6 +44,58 @@ class EMA(EMAHandler):
 
     def attach(self, engine: Engine) -> None:  # type: ignore[override]  # as MONAI attaches handlers
         super().attach(engine, name="ema_momentum", event=Events.ITERATION_COMPLETED)
+
+
+class EpochLog:
+    """After every epoch a line: the mean loss, what validation gave, and the seconds it took. The engines' own lines,
+    which say less in more, are left to errors.
+
+    Comes after the handler that validates.
+
+    Args:
+        validator: whose metrics are told.
+        max_epochs: of the training.
+    """
+
+    def __init__(self, validator: Engine, max_epochs: int) -> None:
+        self.validator, self.max_epochs = validator, max_epochs
+        self.losses: list[float] = []
+        self.begun = time.perf_counter()
+
+    def attach(self, engine: Engine) -> None:
+        engine.logger.addFilter(_not_of_a_first_run)
+        self.validator.logger.setLevel(logging.WARNING)
+        engine.add_event_handler(Events.EPOCH_STARTED, self._begin)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._add)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def _begin(self) -> None:
+        self.losses, self.begun = [], time.perf_counter()
+
+    def _add(self, engine: Engine) -> None:
+        self.losses.append(_loss(engine))
+
+    def __call__(self, engine: Engine) -> None:
+        epoch, said = engine.state.epoch, [f"loss {np.mean(self.losses):.5g}"]
+        if self.validator.state.epoch == epoch:
+            said += [f"{name} {value:.5g}" for name, value in self.validator.state.metrics.items()]
+        seconds = time.perf_counter() - self.begun
+        logger.info("epoch %d of %d: %s (%.1f s)", epoch, self.max_epochs, ", ".join(said), seconds)
+
+
+def _loss(engine: Engine) -> float:
+    return float(cast("list[dict]", engine.state.output)[0]["loss"].detach())
+
+
+def _not_of_a_first_run(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith(BEGINNING)
+
+
+class LossBar(ProgressBar):
+    """ignite's progress bar with the loss of the last step, as MONAI attaches its handlers."""
+
+    def attach(self, engine: Engine) -> None:  # type: ignore[override]  # as MONAI attaches handlers
+        super().attach(engine, output_transform=lambda output: {"loss": float(output[0]["loss"].detach())})
 
 
 class WeightsWriter:
@@ -72,7 +130,7 @@ class WeightsWriter:
 
 
 class Pictures:
-    """Every so many epochs, a PNG of what the validator sees and says.
+    """After the first epoch, and every so many, a PNG of what the validator sees and says.
 
     Args:
         folder: where to; files are named by epoch.
@@ -94,7 +152,7 @@ class Pictures:
         engine.add_event_handler(Events.ITERATION_COMPLETED(event_filter=self._due), self)
 
     def _due(self, engine: Engine, iteration: int) -> bool:
-        return iteration == 1 and engine.state.epoch % self.interval == 0
+        return iteration == 1 and (engine.state.epoch == 1 or engine.state.epoch % self.interval == 0)
 
     @one_rank_only()
     def __call__(self, engine: Engine) -> None:
@@ -138,4 +196,4 @@ class Resume:
 
 def handlers_of_rank(handlers: Sequence[object]) -> list[object]:
     """All of them in the first process of a distributed training; in the others those that do not talk."""
-    return [one for one in handlers if get_rank() == 0 or not isinstance(one, StatsHandler | ProgressBar)]
+    return [one for one in handlers if get_rank() == 0 or not isinstance(one, EpochLog | StatsHandler | ProgressBar)]

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import re
 import subprocess
 import sys
@@ -19,7 +21,10 @@ from ..scoring.calibration import weights_hash
 
 __all__ = ["PROVENANCE", "Provenance", "read_provenance", "write_provenance"]
 
+logger = logging.getLogger(__name__)
+
 PROVENANCE = "provenance.json"
+SPLIT = "split.json"
 ABSOLUTE = re.compile(r"(?<![\w./~:])/(?:[^\s'\",\[\]/]+/)*")  # the folders of a path
 
 
@@ -33,6 +38,8 @@ class Provenance:
         weights: the file that the training writes (`bundle.training.handlers.WeightsWriter`), before this handler.
         dataset_dir: of the training.
         split: split file, or None.
+        deal: part → people, where a hash of their names deals them and no file; it is written beside the weights as
+            ``split.json``, so that calibration and evaluation can be given the same.
         seed: of the training.
         parents: weights that it begins from; None among them is left out.
     """
@@ -44,25 +51,52 @@ class Provenance:
         seed: int,
         split: str | Path | None = None,
         parents: Sequence[str | Path | None] = (),
+        deal: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
-        self.weights = Path(weights)
+        self.weights, self.deal = Path(weights), deal
         self.known = {
             "flipmap": __version__,
             "commit": _commit(),
             "command": [_without_folders(part) for part in sys.argv[1:]],
             "data": Path(dataset_dir).resolve().name,
-            "split": {"name": Path(split).name, "sha256": weights_hash(split)} if split else None,
+            "split": _said_of(split, deal),
             "seed": seed,
             "parents": [{"name": Path(one).name, "sha256": weights_hash(one)} for one in parents if one],
         }
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+        self._write_split()
+
+    @one_rank_only()
+    def _write_split(self) -> None:
+        if self.deal:
+            path = self.weights.with_name(SPLIT)
+            with whole_file(path) as temporary:
+                temporary.write_text(_split_text(self.deal), encoding="utf-8")
+            counts = ", ".join(f"{len(people)} {part}" for part, people in self.deal.items())
+            logger.info(
+                "people dealt by a hash of their names: %s; calibrate and evaluate with --split %s", counts, path
+            )
 
     @one_rank_only()
     def __call__(self, engine: Engine) -> None:
         steps = {"epochs": engine.state.epoch, "steps": engine.state.iteration}
         write_provenance(self.weights, {**self.known, **steps, "sha256": weights_hash(self.weights)})
+
+
+def _said_of(split: str | Path | None, deal: Mapping[str, Sequence[str]] | None) -> dict | None:
+    """Name and hash of a split; of one by a hash of names, of the file that is written."""
+    if split:
+        return {"name": Path(split).name, "sha256": weights_hash(split)}
+    if not deal:
+        return None
+    return {"name": "by a hash of names", "sha256": hashlib.sha256(_split_text(deal).encode()).hexdigest()}
+
+
+def _split_text(deal: Mapping[str, Sequence[str]]) -> str:
+    said = {"comment": "Dealt by a hash of the names", "subjects": {part: sorted(one) for part, one in deal.items()}}
+    return json.dumps(said, indent=1) + "\n"
 
 
 def write_provenance(weights: str | Path, known: Mapping[str, object]) -> None:
