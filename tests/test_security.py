@@ -129,7 +129,7 @@ def test_a_header_that_claims_more_than_there_is(tmp_path, shape):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500 * 1024, "kilobytes"
 
 
-def test_a_dicom_that_claims_more_than_there_is(tmp_path):
+def test_a_dicom_that_claims_more_than_there_is(tmp_path, head):
     pytest.importorskip("highdicom")
     from bundle.io.dicom import find_series
     from tests.dicom_files import write_series
@@ -140,9 +140,9 @@ def test_a_dicom_that_claims_more_than_there_is(tmp_path):
     def path_parts(image, z):
         image.PatientID, image.SeriesDescription = "../../up", "../../../tmp/FLAIR"
 
-    scan = np.random.RandomState(0).rand(24, 30, 6) * 900
-    write_series(tmp_path / "in" / "lies", scan, np.diag([-2.0, -2.0, 5.0, 1.0]), lie, SeriesDescription="FLAIR")
-    write_series(tmp_path / "in" / "up", scan, np.diag([-2.0, -2.0, 5.0, 1.0]), path_parts)
+    scan, _, affine = head
+    write_series(tmp_path / "in" / "lies", scan[:24, :30], affine, lie, SeriesDescription="FLAIR")
+    write_series(tmp_path / "in" / "up", scan, affine, path_parts)
     assert all(series.name.startswith("series-") and "/" not in series.name for series in find_series(tmp_path / "in"))
     before = everything(tmp_path)
     assert main(["run", str(tmp_path / "in"), str(tmp_path / "out"), "-q"]) == EXIT_CODES["some case failed"]

@@ -111,7 +111,7 @@ class BrainMaskd(MapTransform):
         if thin < SINGLE_MM:
             raise refusal
         head, brain = self.head_and_brain(volume, spacing)
-        if head.any():
+        if head.sum() * np.prod(spacing) / 1000 >= LEAST_VOLUME:
             refuse_other_kinds(volume, head, spacing, name)
         if brain.sum() * np.prod(spacing) / 1000 < LEAST_VOLUME:
             raise refusal
