@@ -17,6 +17,7 @@ from ..batch.case import run_case
 from ..batch.plan import plain, plan_series
 from ..errors import FlipmapError, OutputError
 from ..io.dicom import find_series
+from ..io.dicom_quiet import quiet
 from ..pipeline.dataset import explain
 from ..pipeline.job import Job
 from .replaced import mark_as_replacing
@@ -79,6 +80,7 @@ class Listener:
         keep_failed: the same of one that could not be mapped.
         host: address to listen on; all by default.
         rule: regular expression of the descriptions of series to map; by default that of the modality.
+        derived: take derived series, too.
 
     Raises:
         ImportError: without pynetdicom.
@@ -98,12 +100,13 @@ class Listener:
         keep_failed: float = 7 * 86400.0,
         host: str = "",
         rule: str | None = None,
+        derived: bool = False,
     ) -> None:
         self.job, self.spool, self.title, self.receiver = job, spool, title, receiver
         self.allowed = {(peer.title, address) for peer in allowed for address in _addresses(peer.host)}
         self.address, self.quiet, self.retry = (host, port), quiet, retry
         self.keep, self.keep_failed = keep, keep_failed
-        self.rule = rule or job.series
+        self.rule, self.derived = rule or job.series, derived
         self.port = port
         self._ending = threading.Event()
         self._server: Any = None
@@ -177,7 +180,8 @@ class Listener:
 
     def _on_store(self, event: Any) -> int:
         try:
-            dataset = event.dataset
+            with quiet():
+                dataset = event.dataset
             series, instance = str(dataset.SeriesInstanceUID), str(dataset.SOPInstanceUID)
             content = event.encoded_dataset()  # as it came: nothing of it is written anew
         except Exception as error:  # whatever a sender may send
@@ -242,11 +246,11 @@ class Listener:
         Raises:
             FlipmapError: when it is not to be mapped, or cannot be.
         """
-        planned, skipped = plan_series(find_series(work / INSTANCES), self.rule, self.job.units)
+        planned, skipped = plan_series(find_series(work / INSTANCES, self.derived), self.rule, self.job.units)
         if not planned:
             raise FlipmapError(folder.name, "; ".join(skipped.values()) or "no image in it", "It is not meant for this")
         results = work / "results"
-        for number, case in enumerate(planned):
+        for number, case in enumerate(planned):  # a series of several echoes or phases is several cases
             output = work / f"output{number}"
             run_case(self.job, case, output)
             collect_results(case, output, results / str(number), self.job.fingerprint)

@@ -54,7 +54,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="series that could not be mapped (default: a week)",
     )
-    parser.add_argument("--series", help="regular expression for DICOM series (default: that of the modality)")
+    parser.add_argument(
+        "--series",
+        help="regular expression that the description of a series must hold (default: those of FLAIR, T1w and T2w)",
+    )
+    parser.add_argument("--derived", action="store_true", help="map derived series, too, as reformats are")
     parser.add_argument("--threads", type=positive, help="most threads of arithmetic (default: all cores)")
     add_modality(parser)
     add_settings(parser)
@@ -89,7 +93,16 @@ def run(options: argparse.Namespace) -> None:
     waits = {"quiet": options.quiet or 0.1, "retry": options.retry or 0.1, "keep": options.keep or 0.0}
     waits["keep_failed"] = options.keep_failed or 0.0
     listener = Listener(
-        job, spool, options.ae, options.port, allowed, receiver, host=options.host, rule=options.series, **waits
+        job,
+        spool,
+        options.ae,
+        options.port,
+        allowed,
+        receiver,
+        host=options.host,
+        rule=options.series,
+        derived=options.derived,
+        **waits,
     )
     listener.start()
     ending = threading.Event()
