@@ -26,6 +26,7 @@ from ..io.nifti import affine_in_mm
 from ..names import contrast_by_name
 from ..pipeline.contrasts import JOB, ContrastJob
 from ..pipeline.several import MapOfContrast
+from ..scoring.findings import ODDS_OF_MAP
 from ..transforms.recognise import contrast_of
 from .plan import SIDECAR, PlannedCase, is_done, plain
 
@@ -150,5 +151,6 @@ def finish_head(job: ContrastJob, item: dict) -> dict:
         meta = {key: value for key, value in scan.meta.items() if key != "affine"}
         return MetaTensor(torch.from_numpy(values.astype(np.float32))[None], affine=grid, meta=meta)
 
-    made = {"name": item["name"], "image": scan, "pred": tensor(anomaly), job.region: tensor(brain)}
+    # Its own odds are not known: those of one contrast are not for it.
+    made = {"name": item["name"], ODDS_OF_MAP: None, "image": scan, "pred": tensor(anomaly), job.region: tensor(brain)}
     return {**job.conclude(made, job.several.calibration.end), TOLD: (job.several.name, min(told))}

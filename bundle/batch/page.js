@@ -9,6 +9,8 @@ const make = (tag, attributes = {}, ...children) => {
   element.append(...children);
   return element;
 };
+// Without odds the score is the highest value of the map, which ends with its table.
+const scoreOf = row => facts.odds ? row.score.toFixed(2) : atMost(row.score, row.end);
 const atMost = (value, end) => (end !== null && value >= end ? "> " : "") + value.toFixed(2);
 let chosen = [], made = 0, current = -1;
 
@@ -43,7 +45,8 @@ function cardOf(row, place) {
   card.dataset.name = row.name;
   if (row.state === "done") {
     if (sheetOf(row)) card.append(sliceOf(row, 0));
-    card.append(make("strong", { textContent: row.name }), `${atMost(row.score, row.end)}${row.contrast ? ", " + row.contrast : ""}`);
+    card.append(make("strong", { textContent: row.name }), `${scoreOf(row)}${row.contrast ? ", " + row.contrast : ""}`,
+      make("span", { className: row.findings ? "words" : "words none", textContent: row.words }));
     card.addEventListener("click", () => open(place));
   } else {
     card.append(make("strong", { textContent: row.name }), `${row.state}: ${row.reason}${row.remedy ? ". " + row.remedy : ""}`);
@@ -58,7 +61,7 @@ function lineOf(row, place) {
   const number = text => make("td", { className: "number", textContent: text });
   return make("tr", {}, make("td", {}, row.state === "done" ? link : row.name),
     ...(row.state === "done"
-      ? [number(atMost(row.score, row.end)), number(row.findings), number(row.ml.toFixed(2)), make("td", { textContent: row.contrast }), number(row.seconds.toFixed(1))]
+      ? [number(scoreOf(row)), number(row.findings), number(row.ml.toFixed(2)), make("td", { textContent: row.contrast }), number(row.seconds.toFixed(1))]
       : [make("td", { colSpan: 5, textContent: `${row.state}: ${row.reason}` })]));
 }
 
@@ -147,14 +150,36 @@ function open(place) {
   at("case").hidden = false;
   document.body.style.overflow = "hidden";
   at("case-name").textContent = row.name;
-  at("case-facts").textContent = `Case score ${atMost(row.score, row.end)}, ${row.findings} findings, the largest of ${row.ml.toFixed(2)} ml`
+  at("case-words").textContent = row.words[0].toUpperCase() + row.words.slice(1) + ".";
+  at("case-facts").textContent = `${facts.odds ? "Case score" : "Highest value"} ${scoreOf(row)}`
+    + (row.findings ? `, the largest finding of ${row.ml.toFixed(2)} ml` : "")
+    + (row.left_out ? `. Left out: ${row.left_out} smaller or fainter places, as healthy scans have them` : "")
+    + (row.notes ? `. Note: ${row.notes}` : "")
     + (row.contrast ? `. Contrast: ${row.contrast}` + (row.sure === null ? "" : ` (${Math.round(100 * row.sure)} % sure)`) : "") + ".";
   const figures = sheetOf(row) ? row.slices.map((slice, number) => make("figure", {}, sliceOf(row, number),
-    make("figcaption", { className: "quiet", textContent: `slice ${slice + 1}` }))) : [];
+    make("figcaption", { className: "quiet", textContent: captionOf(row, slice) }))) : [];
+  figures.forEach((figure, number) => { figure.id = `slice-${row.slices[number]}`; });
   at("slices").replaceChildren(...figures);
   at("case-more").replaceChildren(...contents(row));
   at("case").scrollTop = 0;
   location.hash = encodeURIComponent(row.name);
+}
+
+function captionOf(row, slice) {
+  const ranks = row.through.flatMap((one, number) => nearest(row, one) === slice ? [number + 1] : []);
+  return `slice ${slice}` + (ranks.length ? `, finding ${ranks.join(", ")}` : "");
+}
+
+// The slice that is shown nearest to one.
+function nearest(row, slice) {
+  return row.slices.reduce((best, one) => Math.abs(one - slice) < Math.abs(best - slice) ? one : best);
+}
+
+function lead(row, number) {
+  const figure = at(`slice-${nearest(row, row.through[number])}`);
+  if (!figure) return;
+  figure.scrollIntoView({ block: "center" });
+  document.querySelectorAll("#slices figure").forEach(one => one.classList.toggle("lead", one === figure));
 }
 
 function contents(row) {
@@ -162,12 +187,20 @@ function contents(row) {
   if (row.enface) parts.push(make("p", { className: "quiet", textContent: "The volume from the front, a pixel an A-scan." }),
     make("img", { alt: `${row.name} from the front`, src: row.embedded ? `data:image/png;base64,${row.enface}` : row.enface }));
   if (row.details.length) {
-    const head = make("tr", {}, ...["rank", "volume, ml", "peak", "mean", "centre, RAS mm", "voxel"].map(text => make("th", { textContent: text })));
-    const lines = row.details.map(one => make("tr", {}, ...[one.rank, one.volume_ml.toFixed(2), atMost(one.peak, row.end),
-      one.mean.toFixed(2), one.centre_mm.join(", "), one.centre_voxel.join(", ")].map(text => make("td", { textContent: text }))));
+    const head = make("tr", {}, ...["rank", ...(facts.odds ? ["how rare"] : []), "volume, ml", "peak", "mean", "centre, RAS mm", "voxel, from 0"]
+      .map(text => make("th", { textContent: text })));
+    const lines = row.details.map((one, number) => {
+      const line = make("tr", { title: "show its slice", tabIndex: 0 }, ...[one.rank, ...(facts.odds ? [one.odds] : []), one.volume_ml.toFixed(2),
+        atMost(one.peak, row.end), one.mean.toFixed(2), one.centre_mm.join(", "), one.centre_voxel.join(", ")]
+        .map(text => make("td", { textContent: text })));
+      line.addEventListener("click", () => lead(row, number));
+      line.addEventListener("keydown", event => { if (event.key === "Enter") lead(row, number); });
+      return line;
+    });
     parts.push(make("table", { id: "findings" }, make("thead", {}, head), make("tbody", {}, ...lines)));
     if (row.findings > row.details.length) parts.push(make("p", { className: "quiet", textContent: `The first ${row.details.length} of ${row.findings}.` }));
-  } else parts.push(make("p", { className: "quiet", textContent: "Nothing above the threshold." }));
+  } else parts.push(make("p", { className: "quiet", textContent: facts.odds ? "Nothing beyond what healthy people have: the slices are a plain look through the scan."
+    : "Nothing above the threshold." }));
   const volumes = document.querySelector(`script[data-volumes="${CSS.escape(row.name)}"]`);
   if (volumes) {
     const button = make("button", { textContent: "Show the volumes", id: "show-volumes" });

@@ -24,8 +24,9 @@ from ..errors import FlipmapError
 from ..io.files import whole_file
 from ..paths import __version__
 from ..pipeline.job import Job
-from ..report.case_picture import LEVELS, SLICES
+from ..report.case_picture import LEVELS, SLICES, THROUGH
 from ..report.figures import MAP_TOP
+from ..scoring.odds import in_words
 from .plan import ENFACE, PlannedCase
 from .record import Record
 from .viewer import script, volumes
@@ -37,6 +38,7 @@ logger = logging.getLogger(__name__)
 NAME = "report.html"
 SHOWN = 10  # findings a case
 DETAILS = ("rank", "volume_ml", "peak", "mean", "centre_mm", "centre_voxel")  # of a finding
+RECORDED = ("name", "status", "case_score", "highest_value", "findings", "left_out", "expected")  # of a case, for words
 COLOURS = 64  # steps of the page's colour map
 EMBEDDED = 200  # cases whose pictures the page holds; of further ones it names the files, or it would grow to gigabytes
 
@@ -50,6 +52,7 @@ class Facts:
         calibration: see `Job.calibration_points`.
         fingerprint: see `Job.fingerprint`.
         healthy: see `Job.healthy_case_scores`.
+        false_findings: see `bundle.scoring.findings.kept`.
     """
 
     method: str
@@ -59,6 +62,7 @@ class Facts:
     calibration: dict | None
     fingerprint: str
     healthy: dict | None = None
+    false_findings: float | str = 1.0
 
     @classmethod
     def of(cls, job: Job) -> Facts:
@@ -66,7 +70,8 @@ class Facts:
         settings, points = job.settings, json.loads(json.dumps(job.calibration_points))
         method, region, threshold = (settings[key] for key in ("method", "region", "threshold"))
         healthy = job.healthy_case_scores
-        return cls(method, region, threshold, job.units, points, job.fingerprint, healthy)
+        most = job.settings["false_findings"]
+        return cls(method, region, threshold, job.units, points, job.fingerprint, healthy, most)
 
 
 def write_page(
@@ -97,7 +102,7 @@ def write_page(
     groups: dict[str, list[dict]] = {"done": [], "failed": [], "skipped": []}
     for record in records:
         groups["done" if record.status.startswith("done") else record.status].append(vars(record))
-    done = sorted(({**row} for row in groups["done"]), key=lambda row: (-row["case_score"], row["name"]))
+    done = sorted(({**row} for row in groups["done"]), key=lambda row: (-_score(row), row["name"]))
     for row in done:
         row["volumes"] = None
     for row in _choose_viewed(done, viewed):
@@ -134,6 +139,8 @@ def _shown(facts: Facts) -> dict:
     end = facts.calibration["end"] if facts.calibration else None
     return {
         **{key: getattr(facts, key) for key in ("threshold", "method", "region", "calibration", "units", "healthy")},
+        "odds": facts.healthy is not None,
+        "false_findings": facts.false_findings,
         "version": __version__,
         "levels": LEVELS,
         "top": round(min(end or math.inf, 255 / LEVELS), 1),
@@ -156,25 +163,41 @@ def _told(row: dict, case: PlannedCase, output: Path, embedded: bool) -> dict:
     sheet, enface = case.path(output, case.outputs["sheet"][0]), case.path(output, ENFACE)
     findings = json.loads(case.path(output, case.outputs["findings"][0]).read_text(encoding="utf-8"))
     with Image.open(sheet) as picture:
-        slices = [int(number) for number in picture.info[SLICES].split()]
+        slices, through = ([int(number) for number in picture.info.get(key, "").split()] for key in (SLICES, THROUGH))
         tile = (picture.width // len(slices), picture.height // 2)
     return {
         "name": row["name"],
         "state": "done",
-        "score": row["case_score"],
+        "score": _score(row),
+        "words": Record(**{key: row[key] for key in RECORDED}).in_words,
         "findings": row["findings"],
+        "left_out": row["left_out"],
+        "notes": row["notes"],
         "ml": row["largest_ml"],
         "seconds": row["seconds"],
         "contrast": row["contrast"],
         "sure": row["contrast_probability"],
         "end": findings.get("table_end"),
-        "details": [{key: one[key] for key in DETAILS} for one in findings["findings"][:SHOWN]],
+        "details": [_detail(one) for one in findings["findings"][:SHOWN]],
         "slices": slices,
+        "through": through,
         "tile": tile,
         "embedded": embedded,
         "picture": _source(sheet, embedded, output),
         "enface": _source(enface, embedded, output) if enface.exists() else None,
     }
+
+
+def _score(row: dict) -> float:
+    """What cases are put in order by: the case score, or, without odds, the highest value."""
+    return row["highest_value"] if row["case_score"] is None else row["case_score"]
+
+
+def _detail(finding: dict) -> dict:
+    """A finding, as the page shows it."""
+    known = finding["expected"] is not None
+    odds = in_words(finding["expected"], finding["beyond"]) if known else ""
+    return {**{key: finding[key] for key in DETAILS}, "odds": odds}
 
 
 def _untold(state: str, row: dict) -> dict:

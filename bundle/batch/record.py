@@ -16,6 +16,7 @@ from ..io.dicom import DicomSeries
 from ..io.files import whole_file
 from ..paths import __version__
 from ..pipeline.save import write_json
+from ..scoring.odds import in_words
 from .plan import ENFACE, SIDECAR, PlannedCase, sha256_of
 
 __all__ = ["Record", "read_record", "versions", "with_series", "write_description", "write_sidecar", "write_table"]
@@ -31,8 +32,11 @@ class Record:
     Attributes:
         name: of the case.
         status: ``done``, ``done before``, ``failed``, or ``skipped``: a series that nobody asked for.
-        case_score: see `bundle.scoring.findings.case_score`.
-        findings: how many.
+        case_score: see `bundle.scoring.odds.FindingOdds.score`; None without odds.
+        highest_value: see `bundle.scoring.findings.highest_value`.
+        findings: how many are kept.
+        left_out: how many are not, since healthy scans have more like them.
+        expected: findings as extreme as the rarest that a healthy scan has on average.
         largest_ml: volume of the largest.
         seconds: from reading to writing.
         contrast: what a brain scan was taken for.
@@ -48,7 +52,10 @@ class Record:
     name: str
     status: str
     case_score: float | None = None
+    highest_value: float | None = None
     findings: int | None = None
+    left_out: int | None = None
+    expected: float | None = None
     largest_ml: float | None = None
     seconds: float | None = None
     contrast: str = ""
@@ -73,11 +80,35 @@ class Record:
         """The row of a case from its findings, and what its contrast was told to be
         (`bundle.transforms.recognise.contrast_of`).
         """
-        volumes = [finding["volume_ml"] for finding in findings["findings"]]
-        largest, (contrast, probability) = max(volumes, default=0.0), told or ("", None)
-        sure = None if probability is None else round(probability, 3)
-        score, took = findings["case_score"], round(seconds, 2)
-        return cls(name, status, score, len(volumes), largest, took, contrast, sure, notes=notes)
+        kept, (contrast, probability) = findings["findings"], told or ("", None)
+        return cls(
+            name,
+            status,
+            case_score=findings["case_score"],
+            highest_value=findings["highest_value"],
+            findings=len(kept),
+            left_out=findings["left_out"],
+            expected=kept[0]["expected"] if kept else None,
+            largest_ml=max((one["volume_ml"] for one in kept), default=0.0),
+            seconds=round(seconds, 2),
+            contrast=contrast,
+            contrast_probability=None if probability is None else round(probability, 3),
+            notes=notes,
+        )
+
+    @property
+    def order(self) -> tuple[bool, float, str]:
+        """Sorts the highest score first, cases without one last; without odds the highest value is the score."""
+        score = self.highest_value if self.case_score is None else self.case_score
+        return score is None, -(score or 0.0), self.name
+
+    @property
+    def in_words(self) -> str:
+        """What the map of a case that is done says, in a sentence."""
+        if not self.findings:
+            return "nothing beyond what healthy people have" if self.case_score is not None else "no findings"
+        what = f"{self.findings} finding{'s' * (self.findings > 1)}"
+        return what if self.expected is None else f"{what}, the rarest: {in_words(self.expected, False)}"
 
 
 def with_series(record: Record, series: Sequence[DicomSeries]) -> Record:
@@ -150,7 +181,7 @@ def read_record(case: PlannedCase, output: Path) -> Record:
 
 def write_table(path: Path, records: Iterable[Record]) -> None:
     """CSV, a row a case, the highest case score first and the failures last."""
-    rows = sorted(records, key=lambda r: (r.case_score is None, -(r.case_score or 0), r.name))
+    rows = sorted(records, key=lambda record: record.order)
     with whole_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [field.name for field in fields(Record)])
         writer.writeheader()

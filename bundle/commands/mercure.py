@@ -106,6 +106,7 @@ def _result(records: list[Record], skipped: dict[str, str], nothing: str = "noth
             "status": one.status,
             "case_score": one.case_score,
             "findings": one.findings,
+            "expected": one.expected,
             "largest_ml": one.largest_ml,
             "contrast": one.contrast,
             "reason": one.reason,
@@ -113,9 +114,7 @@ def _result(records: list[Record], skipped: dict[str, str], nothing: str = "noth
         }
         for one in records
     ]
-    said = [
-        f"{one.name}: case score {one.case_score}, {one.findings} findings" for one in records if one.status == "done"
-    ]
+    said = [f"{one.name}: case score {one.case_score}, {one.in_words}" for one in records if one.status == "done"]
     said += [f"{one.name}: {one.status}, {one.reason}" for one in records if one.status != "done"]
     text = "; ".join(said) or "; ".join(skipped.values()) or nothing
     return {"cases": rows, "skipped": skipped, "__mercure_notification": {"text": f"{text}. {NOTICE}"}}

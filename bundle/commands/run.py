@@ -43,6 +43,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--config", action="append", default=[], help="config file over configs/inference.json; repeatable"
     )
     add_models(parser)
+    parser.add_argument(
+        "--false-findings",
+        metavar="NUMBER",
+        help="findings are kept as long as a healthy scan has at most so many like them: 0.1, 10, all (default: 1)",
+    )
     add_settings(parser)
     parser.add_argument(
         "--contrast",
@@ -165,6 +170,8 @@ def _spec(options: argparse.Namespace) -> JobSpec:
     from ..pipeline.spec import AUTO, JobSpec
 
     settings = {**settings_of(options.set), **models_of(options)}
+    if options.false_findings is not None:
+        settings["false_findings"] = options.false_findings
     if options.suffix:
         settings["suffix"] = options.suffix
     if threads := _threads(options):
@@ -203,7 +210,7 @@ def _run_plan(
             elif record.status == "skipped":
                 logger.info("%s: skipped, %s", record.name, record.reason)
             else:
-                logger.info("%s: %s, case score %s", record.name, record.status, record.case_score)
+                logger.info("%s: %s, %s", record.name, record.status, record.in_words)
 
         with bar:
             records = run_batch(

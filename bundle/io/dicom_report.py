@@ -84,7 +84,7 @@ def _nothing(segments: Any) -> Any:
     none = sr.Measurement(name=codes.SCT.Volume, value=0.0, unit=Code("ml", "UCUM", "milliliter"))
     uid = generate_uid(entropy_srcs=[segments.SOPInstanceUID, "nothing"])
     return sr.MeasurementsAndQualitativeEvaluations(
-        tracking_identifier=sr.TrackingIdentifier(uid=uid, identifier="no finding above the threshold"),
+        tracking_identifier=sr.TrackingIdentifier(uid=uid, identifier="nothing beyond what healthy people have"),
         finding_type=codes.SCT.MorphologicallyAbnormalStructure,
         measurements=[none],
     )
@@ -103,6 +103,9 @@ def _group(segments: Any, finding: Mapping, source: Source) -> Any:
         sr.Measurement(name=codes.SCT.Maximum, value=float(finding["peak"]), unit=codes.UCUM.NoUnits),
         sr.Measurement(name=codes.SCT.Mean, value=float(finding["mean"]), unit=codes.UCUM.NoUnits),
     ]
+    if finding.get("expected") is not None:
+        expected = Code("EXPECTED", "99FLIPMAP", "Findings as extreme in a healthy scan")
+        measured.append(sr.Measurement(name=expected, value=float(finding["expected"]), unit=codes.UCUM.NoUnits))
     return sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=sr.TrackingIdentifier(uid=uid, identifier=f"finding {rank}"),
         referenced_segment=sr.ReferencedSegment(

@@ -21,7 +21,7 @@ from ..io.files import whole_file
 from ..transforms.mri import to_axial
 from .figures import MAP_TOP
 
-__all__ = ["LEVELS", "SLICES", "chosen_slices", "save_case_pictures", "save_change_picture"]
+__all__ = ["LEVELS", "SLICES", "THROUGH", "chosen_slices", "save_case_pictures", "save_change_picture"]
 
 ROWS = 3
 GAP = 4  # pixels between panels
@@ -32,6 +32,9 @@ TILES = 4  # slices of the sheet
 TILE = 200  # pixels, the longer side of one
 LEVELS = 40  # grey levels of the sheet that one unit of the map has
 SLICES = "slices"  # text chunk of the sheet's PNG: numbers of its slices, separated by spaces
+THROUGH = "through"  # the same of the slices through the findings, the foremost first, whether they are shown or not
+APART = 0.04  # of the depth, at least two slices: nearer ones look alike
+MIDDLE = (0.25, 0.8)  # of the depth: where slices are taken when no finding says which
 CHANGE_TOP, LEAST_SHOWN = 3.0, 0.5  # of the colours of a change, and from where on it is shown
 OUTLINE = np.array([255, 60, 60], np.uint8)
 
@@ -62,7 +65,7 @@ def save_case_pictures(
         OutputError: when one cannot be written.
     """
     (grey, heat, outline), aspect, affine = _shown([scan, anomaly, mask], scan, axial)
-    slices = chosen_slices(heat, affine, findings, TILES)
+    slices = chosen_slices(heat.shape[2], affine, findings, TILES)
     rows = [_row(grey[..., z].T, heat[..., z].T, outline[..., z].T > 0, aspect) for z in sorted(slices[:ROWS])]
     with whole_file(picture) as temporary:
         Image.fromarray(np.concatenate(rows)).save(temporary, format="PNG", compress_level=FAST)
@@ -72,6 +75,7 @@ def save_case_pictures(
     lower = [np.uint8(np.clip(_resized(heat[..., z].T, size) * LEVELS, 0, 255)) for z in slices]
     tiles, said = np.concatenate([np.concatenate(upper, 1), np.concatenate(lower, 1)]), PngInfo()
     said.add_text(SLICES, " ".join(map(str, slices)))
+    said.add_text(THROUGH, " ".join(map(str, _through(heat.shape[2], affine, findings))))
     with whole_file(sheet) as temporary:
         Image.fromarray(tiles).save(temporary, format="PNG", compress_level=FAST, pnginfo=said)
 
@@ -93,7 +97,7 @@ def save_change_picture(
     """
     (later, earlier, *rest), aspect, affine = _shown([scans[1], scans[0], *maps, change], scans[1], axial=True)
     earlier = np.clip(earlier / max(float(np.percentile(earlier, 99.5)), 1e-6), 0, 1)
-    slices = sorted(chosen_slices(np.abs(rest[2]), affine, findings))
+    slices = sorted(chosen_slices(later.shape[2], affine, findings))
     size = _panel((later.shape[1], later.shape[0]), aspect, PANEL)
     rows = []
     for z in slices:
@@ -151,17 +155,29 @@ def _row(grey: np.ndarray, heat: np.ndarray, mask: np.ndarray, aspect: float) ->
     return np.pad(np.concatenate([plain, over, drawn], axis=1), ((0, GAP), (0, 0), (0, 0)))
 
 
-def chosen_slices(anomaly: np.ndarray, affine: np.ndarray, findings: list[dict], most: int = ROWS) -> list[int]:
-    """Numbers of slices through the centres of the foremost findings, the foremost first; filled up with those that the
-    map is highest in.
+def chosen_slices(depth: int, affine: np.ndarray, findings: list[dict], most: int = ROWS) -> list[int]:
+    """Numbers of slices through the centres of the foremost findings, the foremost first, no neighbours among them;
+    filled up with slices spread over the middle of the volume.
 
     Args:
-        anomaly: (X, Y, Z).
-        affine: of its grid, 4 x 4, mm.
+        depth: slices that there are.
+        affine: of the grid, 4 x 4, mm.
         findings: with ``centre_mm``.
         most: slices.
     """
-    to_voxel, depth = np.linalg.inv(affine), anomaly.shape[2]
-    through = [int(np.clip(round((to_voxel @ [*f["centre_mm"], 1.0])[2]), 0, depth - 1)) for f in findings]
-    highest = np.argsort(-anomaly.reshape(-1, depth).max(0), kind="stable").tolist()
-    return list(dict.fromkeys([*through, *highest]))[:most]
+    chosen: list[int] = []
+    low, high = (share * (depth - 1) for share in MIDDLE)
+    spread = [round(float(z)) for z in np.linspace(low, high, most)]
+    near = sorted(range(depth), key=lambda z: abs(z - (depth - 1) / 2))
+    apart = max(2, round(APART * depth))
+    for candidates, gap in ((_through(depth, affine, findings), apart), (spread, apart), (near, apart), (near, 1)):
+        for z in candidates:
+            if len(chosen) < most and all(abs(z - other) >= gap for other in chosen):
+                chosen.append(z)
+    return chosen
+
+
+def _through(depth: int, affine: np.ndarray, findings: list[dict]) -> list[int]:
+    """The slice through the centre of each finding."""
+    to_voxel = np.linalg.inv(affine)
+    return [int(np.clip(round((to_voxel @ [*one["centre_mm"], 1.0])[2]), 0, depth - 1)) for one in findings]

@@ -25,6 +25,7 @@ __all__ = [
     "FindingOdds",
     "HealthyScan",
     "extremeness",
+    "in_words",
     "odds_beside",
     "read_odds",
     "share_of_healthy",
@@ -182,6 +183,20 @@ def share_of_healthy(expected: float) -> float:
     as findings come independently (Karlin & Altschul 1990).
     """
     return float(-np.expm1(-expected))
+
+
+def in_words(expected: float, beyond: bool) -> str:
+    """The odds of a finding as a sentence without its end.
+
+    Args:
+        expected: findings at least as extreme that a healthy scan has on average.
+        beyond: whether a fitted law says so.
+    """
+    if expected >= 1:
+        return f"a healthy scan has {expected:.2g} like it on average"
+    scans = float(f"{1 / max(share_of_healthy(expected), 1e-12):.2g}")
+    most = f"{scans:,.0f}" if scans >= 10 else f"{scans:g}"
+    return f"about one in {most} healthy scans has one like it" + (", by extrapolation" if beyond else "")
 
 
 def odds_beside(tables: str | Path) -> Path:
