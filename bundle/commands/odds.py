@@ -19,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", type=Path, help="folder of the sets of bundle/evaluation/untrained.py")
     parser.add_argument("--threads", type=positive, help="most threads of arithmetic (default: all cores)")
     add_modality(parser)
+    parser.add_argument("--method", default="default", help="whose findings (default: those of the default map)")
     add_models(parser, written=True)
     add_settings(parser)
 
@@ -29,4 +30,4 @@ def run(options: argparse.Namespace) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     own, overwrite = options.models, options.overwrite_shipped
     settings = settings_of(options.set)
-    print(make_odds(options.data, options.modality, options.threads, own, overwrite, **settings))
+    print(make_odds(options.data, options.modality, options.method, options.threads, own, overwrite, **settings))

@@ -105,16 +105,18 @@ def odds_of_cases(
 def make_odds(
     data: str | Path,
     modality: str = "flair",
+    method: str = DEFAULT,
     threads: int | None = None,
     models_dir: Path | None = None,
     overwrite: bool = False,
     **settings: object,
 ) -> Path:
-    """Make the odds of a modality's default of people who trained nothing, and write them beside its calibration.
+    """Make the odds of a method's findings of people who trained nothing, and write them beside its calibration.
 
     Args:
         data: folder of the sets of `bundle.evaluation.untrained`; those that are missing are left out.
         modality: a contrast of brain MRI.
+        method: of the modality.
         threads: most threads of arithmetic.
         models_dir: folder of weights and calibrations of one's own, which gets them (`bundle.model_files`).
         overwrite: replace those that ship.
@@ -133,12 +135,12 @@ def make_odds(
         raise DatasetError(data, f"no set of {known.suffix} scans", "Check the folder")
     given = {"precision": "float32", "check_contrast": False, **settings, **({"threads": threads} if threads else {})}
     given |= {"models_dir": made_models_dir(models_dir)} if models_dir else {}
-    job = Job(known.configs(DEFAULT), **given)
+    job = Job(known.configs(method), **given)
     path = odds_beside(job.config.get_parsed_content("tables"))
     path = own_file(models_dir, path) if models_dir else path
     refuse_shipped(path, overwrite)
     cases = ((one.folder, one.slices_alone, case) for one in sets for case in one.calibrating(Path(data)))
-    odds = odds_of_cases(known.configs(DEFAULT), cases, **given)
+    odds = odds_of_cases(known.configs(method), cases, **given)
     if not odds:
         raise DatasetError(data, "too few findings of healthy tissue", "Give more scans")
     write_odds(path, str(job.settings["method"]), odds)
