@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The table of findings: how many a scan has, how many are true, which lesions they hit, on several places; and how many
+"""The table of findings on several places: how many a scan has, how many are true, which lesions they hit; how many
 healthy people have where a number is promised.
 
 Maps and findings are those that users get. Where a place's people made the odds, its place is left out of them.
@@ -139,9 +139,9 @@ def _figures(place: str, row: str, kept: _Place) -> dict:
 def _markdown(table: Sequence[Mapping]) -> str:
     """Lesions first, then what healthy tissue has."""
     lines = [
-        "Kept findings a scan (median), the share of them that hits a lesion, the share of lesions hit by kept findings and "
-        "(of) by any, by size of the lesion (below 0.1 ml / up to 1 ml / more), F1 by the rules of ISLES'22 and MSSEG'16, "
-        "and lesions hit at 1 and 4 false findings a scan (FROC). 95 % intervals over scans.",
+        "Kept findings a scan (median); the share of them that hits a lesion; the share of lesions hit by kept findings, "
+        "and by any; by size of the lesion (below 0.1 ml / up to 1 ml / more); F1 by the rules of ISLES'22 and MSSEG'16; "
+        "lesions hit at 1 and 4 false findings a scan (FROC). 95 % intervals over scans.",
         "",
         "| place | method | scans | findings | true | lesions hit | by size | F1, ISLES | F1, MSSEG | FROC, 1 / 4 |",
         "|---" * 10 + "|",
