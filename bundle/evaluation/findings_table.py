@@ -139,8 +139,8 @@ def _figures(place: str, row: str, kept: _Place) -> dict:
 def _markdown(table: Sequence[Mapping]) -> str:
     """Lesions first, then what healthy tissue has."""
     lines = [
-        "Kept findings a scan (median); the share of them that hits a lesion; the share of lesions hit by kept findings, "
-        "and by any; by size of the lesion (below 0.1 ml / up to 1 ml / more); F1 by the rules of ISLES'22 and MSSEG'16; "
+        "Kept findings a scan (median); the share of them that hits a lesion; the share of lesions hit by kept ones, "
+        "and by any; by size of the lesion (below 0.1 / 1 ml / more); F1 by the rules of ISLES'22 and MSSEG'16, "
         "lesions hit at 1 and 4 false findings a scan (FROC). 95 % intervals over scans.",
         "",
         "| place | method | scans | findings | true | lesions hit | by size | F1, ISLES | F1, MSSEG | FROC, 1 / 4 |",
