@@ -49,7 +49,7 @@ class QuickJob:
     fingerprint, modality, units = "f", FLAIR, UNITS
 
     def __init__(self, seconds=0.0):
-        self.settings = {"method": "quick", "region": "brain", "threshold": 9.0}
+        self.settings = {"method": "quick", "region": "brain", "threshold": 9.0, "false_findings": 1.0}
         self.seconds = seconds
         self.healthy_case_scores = {"scores": [1.0, 2.0, 2.5], "what": "healthy people"}
         points = [(v, 10.0**-v, float(v)) for v in (1, 2, 3, 4)]
@@ -80,7 +80,8 @@ class QuickJob:
     def finish(self, item):
         scan = item["image"]
         found = find_findings(scan[0].numpy(), scan[0].numpy() > 9, scan.affine.numpy(), 9.0)
-        findings = {"case_score": float(scan.max()), "findings": [asdict(one) for one in found]}
+        top = float(scan.max())
+        findings = {"case_score": top, "highest_value": top, "left_out": 0, "findings": [asdict(one) for one in found]}
         return {**item, "pred": scan, "mask": scan > 9, "brain": scan > 1, "findings": findings}
 
 

@@ -316,7 +316,7 @@ def test_the_log_names_a_series_once_and_no_patient(node, studies, caplog):
     lines = [one.getMessage() for one in caplog.records if str(source.SeriesInstanceUID) in one.getMessage()]
     assert [line.split(": ")[1].split()[0] for line in lines] == ["arrives", "mapped,", str(RESULTS)]
     assert len({line.split(": ")[0] for line in lines}) == 1
-    assert lines[0].startswith(f"AX FLAIR, UID {source.SeriesInstanceUID}: ")
+    assert lines[0].startswith(f"AX FLAIR, accession {source.AccessionNumber}, UID {source.SeriesInstanceUID}: ")
     assert str(source.PatientName) not in caplog.text
 
 

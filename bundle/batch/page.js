@@ -187,10 +187,10 @@ function contents(row) {
   if (row.enface) parts.push(make("p", { className: "quiet", textContent: "The volume from the front, a pixel an A-scan." }),
     make("img", { alt: `${row.name} from the front`, src: row.embedded ? `data:image/png;base64,${row.enface}` : row.enface }));
   if (row.details.length) {
-    const head = make("tr", {}, ...["rank", ...(facts.odds ? ["how rare"] : []), "volume, ml", "peak", "mean", "centre, RAS mm", "voxel, from 0"]
+    const head = make("tr", {}, ...["rank", "where", ...(facts.odds ? ["how rare"] : []), "volume, ml", "peak", "mean", "centre, RAS mm", "voxel, from 0"]
       .map(text => make("th", { textContent: text })));
     const lines = row.details.map((one, number) => {
-      const line = make("tr", { title: "show its slice", tabIndex: 0 }, ...[one.rank, ...(facts.odds ? [one.odds] : []), one.volume_ml.toFixed(2),
+      const line = make("tr", { title: "show its slice", tabIndex: 0 }, ...[one.rank, one.where, ...(facts.odds ? [one.odds] : []), one.volume_ml.toFixed(2),
         atMost(one.peak, row.end), one.mean.toFixed(2), one.centre_mm.join(", "), one.centre_voxel.join(", ")]
         .map(text => make("td", { textContent: text })));
       line.addEventListener("click", () => lead(row, number));

@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 NAME = "report.html"
 SHOWN = 10  # findings a case
-DETAILS = ("rank", "volume_ml", "peak", "mean", "centre_mm", "centre_voxel")  # of a finding
+DETAILS = ("rank", "where", "volume_ml", "peak", "mean", "centre_mm", "centre_voxel")  # of a finding
 RECORDED = ("name", "status", "case_score", "highest_value", "findings", "left_out", "expected")  # of a case, for words
 COLOURS = 64  # steps of the page's colour map
 EMBEDDED = 200  # cases whose pictures the page holds; of further ones it names the files, or it would grow to gigabytes

@@ -16,9 +16,12 @@ from monai.transforms import MapTransform
 from scipy import ndimage
 
 from ..errors import FlipmapError
+from ..transforms.brain_depth import brain_depth
 from ..transforms.head import box_of
 from .calibration import RARER, Rarer, is_uncalibrated, read_calibration
+from .geometry import voxel_millilitres, voxel_sizes
 from .odds import FindingOdds, extremeness, read_odds
+from .where import BrainPlaces, ventricle_points
 
 __all__ = [
     "ALL",
@@ -52,6 +55,7 @@ class Finding:
         beyond: whether ``expected`` is more extreme than anything in the healthy scans that were counted, so that a
             fitted law says it.
         depth_mm: mean depth below the surface of the organ; None where no organ is known.
+        where: side, and what it lies next to (`bundle.scoring.where`); empty where no brain is known.
         volume_ml: of the component.
         peak, mean: of the map within it.
         excess: volume times what the map has above the threshold, ml: large and high come first.
@@ -66,6 +70,7 @@ class Finding:
     expected: float | None
     beyond: bool
     depth_mm: float | None
+    where: str
     volume_ml: float
     peak: float
     mean: float
@@ -76,16 +81,6 @@ class Finding:
     centre_voxel: tuple[int, int, int]
 
 
-def voxel_sizes(affine: np.ndarray) -> np.ndarray:
-    """Lengths of the voxel's edges, mm, from a 4 x 4 affine; shears and rotations allowed."""
-    return np.linalg.norm(np.asarray(affine, dtype=float)[:3, :3], axis=0)
-
-
-def voxel_millilitres(affine: np.ndarray) -> float:
-    """Volume of a voxel, ml, from a 4 x 4 affine in mm; sheared or not."""
-    return float(abs(np.linalg.det(np.asarray(affine, dtype=float)[:3, :3]))) / 1000
-
-
 def find_findings(
     anomaly: np.ndarray,
     mask: np.ndarray,
@@ -94,6 +89,7 @@ def find_findings(
     organ: np.ndarray | None = None,
     odds: FindingOdds | None = None,
     rarer: Rarer | None = None,
+    places: BrainPlaces | None = None,
 ) -> list[Finding]:
     """The components of a mask, described, the rarest first; without odds the most extreme.
 
@@ -105,6 +101,7 @@ def find_findings(
         organ: its mask, same shape.
         odds: of findings of healthy tissue; they need ``organ``.
         rarer: what the map says beyond the end of its table.
+        places: names where findings lie.
     """
     if not np.asarray(mask).any():
         return []
@@ -128,6 +125,7 @@ def find_findings(
             rank=rank,
             expected=None if expected is None else float(f"{expected[rank - 1]:.3g}"),
             beyond=False if beyond is None else bool(beyond[rank - 1]),
+            where="" if places is None else places.name(np.array(item["centre_mm"]), item["depth_mm"] or 0.0),
             **item,
         )
         for rank, item in enumerate(described, 1)
@@ -307,6 +305,8 @@ class FindFindingsd(MapTransform):
             and all of them are kept.
         calibration: file of the calibration of the map.
         false_findings: see `kept`.
+        bright_fluid: whether the contrast shows fluid bright.
+        image_key: the scan, in which ventricles are looked for.
         units_key, end_key: where `bundle.scoring.calibration.Calibrated` has left units and end of the table; a peak
             that is equal to the end is at least that.
     """
@@ -323,11 +323,14 @@ class FindFindingsd(MapTransform):
         odds: str | Path | None = None,
         calibration: str | Path | None = None,
         false_findings: float | str = 1.0,
+        bright_fluid: bool = False,
+        image_key: str = "image",
         units_key: str = "units",
         end_key: str = "table_end",
     ) -> None:
         super().__init__(keys)
         self.units_key, self.end_key = units_key, end_key
+        self.bright_fluid, self.image_key = bright_fluid, image_key
         self.threshold, self.mask_key, self.findings_key = float(threshold), mask_key, findings_key
         self.region_key, self.scored_ml, self.method = region_key, scored_ml, method
         self.false_findings = check_false_findings(false_findings)
@@ -342,7 +345,8 @@ class FindFindingsd(MapTransform):
             affine = np.asarray(d[key].affine.cpu(), dtype=float)
             organ = d[self.region_key].cpu().numpy()[0] > 0 if self.region_key in d else None
             odds = d.get(ODDS_OF_MAP, self.odds)
-            every = find_findings(anomaly, mask > 0, affine, self.threshold, organ, odds, d.get(RARER))
+            places = self._places(d, organ, affine)
+            every = find_findings(anomaly, mask > 0, affine, self.threshold, organ, odds, d.get(RARER), places)
             findings = kept(every, self.false_findings)
             if len(findings) < len(every):
                 shown = label_findings(mask, [asdict(one) for one in findings]) > 0
@@ -364,6 +368,16 @@ class FindFindingsd(MapTransform):
                 "findings": [asdict(finding) for finding in findings],
             }
         return d
+
+    def _places(self, data: Mapping[Hashable, Any], organ: np.ndarray | None, affine: np.ndarray) -> BrainPlaces | None:
+        """Of a brain; its ventricles are looked for where the scan has come with its depth (`BrainDepthd`)."""
+        if organ is None or self.region_key != "brain":
+            return None
+        image, fluid = data.get(self.image_key), None
+        if image is not None and (depth := brain_depth(image)) is not None:
+            where = np.asarray(image.affine.cpu(), dtype=float)
+            fluid = ventricle_points(image.cpu().numpy()[0], depth[0], where, self.bright_fluid)
+        return BrainPlaces(organ, affine, fluid)
 
 
 def _scored(findings: Sequence[Finding], odds: FindingOdds | None, organ_ml: float) -> dict:
