@@ -170,6 +170,8 @@ TABLES = {
     "places_in_short": places_in_short,
     "places": _file("evaluation/places.md"),
     "places_lesions": _file("evaluation/places_lesions.md"),
+    "findings": _file("evaluation/findings.md"),
+    "findings_t1w": _file("evaluation/findings_t1w.md"),
     "patients": _file("evaluation/table.md"),
     "oct_in_short": oct_in_short,
     "contrasts": contrasts,
