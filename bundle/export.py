@@ -23,7 +23,8 @@ from .io.files import whole_file
 from .modalities import DEFAULT, Modality, modality_of
 from .paths import __version__, bundle_root
 from .pipeline.job import Job
-from .scoring.calibration import weights_hash
+from .scoring.calibration import Calibration, weights_hash
+from .scoring.odds import odds_beside
 
 __all__ = ["export", "export_name"]
 
@@ -128,9 +129,24 @@ def _write(made: Path, root: Path, job: Job, configs: Sequence[Path]) -> None:
     current = {name: entry for name, entry in entries.items() if entry["weights"] == source}
     tied = {name: {**entry, "weights": weights_hash(*weights)} for name, entry in current.items()}
     (made / CALIBRATION).write_text(json.dumps(tied) + "\n")
+    odds = _odds(odds_beside(job.config.get_parsed_content("tables")), current, tied)
+    odds_beside(made / CALIBRATION).write_text(json.dumps(odds) + "\n")
     (made / "configs" / "inference.json").write_text(json.dumps(_config(configs, job.modality), indent=4) + "\n")
     metadata = json.loads((root / "configs" / "metadata.json").read_text())
     (made / "configs" / "metadata.json").write_text(json.dumps(_metadata(metadata, job), indent=4) + "\n")
+
+
+def _odds(path: Path, current: Mapping[str, Mapping], tied: Mapping[str, Mapping]) -> dict[str, list[dict]]:
+    """Odds of findings that belong to the calibrations as they are here, tied to them as they are exported."""
+    known = json.loads(path.read_text()) if path.exists() else {}
+    return {
+        name: [
+            {**one, "calibration": Calibration(**tied[name]).hash}
+            for one in known.get(name, [])
+            if one["calibration"] == Calibration(**entry).hash
+        ]
+        for name, entry in current.items()
+    }
 
 
 def _smallest(value: torch.Tensor) -> torch.Tensor:

@@ -20,8 +20,9 @@ from bundle.cli import main
 from bundle.errors import FlipmapError, OutputError
 from bundle.export import BRAIN, CALIBRATION, CONTRAST, WEIGHTS, export, export_name
 from bundle.io.nifti import write_map
-from bundle.modalities import DEFAULT, MODALITIES
+from bundle.modalities import DEFAULT, MODALITIES, modality_of
 from bundle.networks.weights import load_weights
+from bundle.pipeline.job import Job
 from bundle.scoring.calibration import read_calibration, weights_hash
 from tests.conftest import ROOT
 
@@ -75,6 +76,16 @@ def test_away_from_the_repository_it_makes_the_same_map(unpacked, tmp_path, head
     maps = [nib.load(tmp_path / k / "a_FLAIR_anomaly.nii.gz") for k in ("here", "there")]
     np.testing.assert_array_equal(np.asarray(maps[0].dataobj), np.asarray(maps[1].dataobj))
     assert np.asarray(maps[0].dataobj).max() > 1
+
+
+def test_its_findings_have_the_odds_of_the_job_that_it_was_made_of(tmp_path):
+    """They are tied to its calibration, whose hash is another."""
+    path = export("flair", "default", tmp_path / "flipmap_flair")
+    there, here = Job([path / "configs" / "inference.json"], bundle_root=str(path)), Job(modality_of("flair").configs())
+    assert here.odds is not None
+    assert there.odds is not None
+    assert there.odds.extreme == here.odds.extreme
+    assert there.odds.calibration != here.odds.calibration
 
 
 def test_the_same_release_is_the_same_file(tmp_path):
