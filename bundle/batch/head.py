@@ -26,6 +26,7 @@ from ..io.nifti import affine_in_mm
 from ..names import contrast_by_name
 from ..pipeline.contrasts import JOB, ContrastJob
 from ..pipeline.several import MapOfContrast
+from ..scoring.calibration import RARER
 from ..scoring.findings import ODDS_OF_MAP
 from ..transforms.recognise import contrast_of
 from .plan import SIDECAR, PlannedCase, is_done, plain
@@ -143,7 +144,7 @@ def finish_head(job: ContrastJob, item: dict) -> dict:
         affine = affine_in_mm(scan.meta)
         maps[contrast] = MapOfContrast(scan[0].numpy(), anomaly, brain > 0, affine, contrast)
         told.append(one[TOLD][1] if one[TOLD] else 1.0)
-    anomaly, brain = job.several(maps)
+    anomaly, brain, rarer = job.several.with_rarer(maps)
     scan = item[MEMBERS][job.several.contrasts[0]]["scan"]
     grid = torch.as_tensor(affine_in_mm(scan.meta))
 
@@ -151,6 +152,13 @@ def finish_head(job: ContrastJob, item: dict) -> dict:
         meta = {key: value for key, value in scan.meta.items() if key != "affine"}
         return MetaTensor(torch.from_numpy(values.astype(np.float32))[None], affine=grid, meta=meta)
 
-    # Its own odds are not known: those of one contrast are not for it.
-    made = {"name": item["name"], ODDS_OF_MAP: None, "image": scan, "pred": tensor(anomaly), job.region: tensor(brain)}
+    odds = job.several.odds(float(job.settings["threshold"])) if not job.settings["smoothing_mm"] else None
+    made = {
+        "name": item["name"],
+        ODDS_OF_MAP: odds,
+        RARER: rarer,
+        "image": scan,
+        "pred": tensor(anomaly),
+        job.region: tensor(brain),
+    }
     return {**job.conclude(made, job.several.calibration.end), TOLD: (job.several.name, min(told))}

@@ -3,6 +3,7 @@
 
     flipmap several choose DATA docs/evaluation/several_shares.csv
     flipmap several calibrate DATA --models DIR
+    flipmap several odds DATA --models DIR
     flipmap several evaluate DATA docs/evaluation/several.csv
 
 Shares stand in configs/several.json; after a change of them, or of a calibration of one contrast, calibrate anew.
@@ -21,22 +22,23 @@ __all__ = ["add_arguments", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("step", choices=("choose", "calibrate", "evaluate"), help="what to do")
+    parser.add_argument("step", choices=("choose", "calibrate", "odds", "evaluate"), help="what to do")
     parser.add_argument("data", type=Path, help="folder of the sets")
-    parser.add_argument("output", type=Path, nargs="?", help="table to write, CSV; not for calibrate")
+    parser.add_argument("output", type=Path, nargs="?", help="table to write, CSV; not for calibrate and odds")
     parser.add_argument("--threads", type=positive, help="most threads of arithmetic (default: all cores)")
     add_models(parser, written=True)
 
 
 def run(options: argparse.Namespace) -> None:
-    from ..evaluation.several import calibrate_several, choose_shares, evaluate_several
+    from ..evaluation.several import calibrate_several, choose_shares, evaluate_several, odds_of_several
     from ..threads import limit_threads
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if options.threads:
         limit_threads(options.threads)
-    if options.step == "calibrate":
-        print(calibrate_several(options.data, options.models, options.overwrite_shipped))
+    if options.step in ("calibrate", "odds"):
+        step = calibrate_several if options.step == "calibrate" else odds_of_several
+        print(step(options.data, options.models, options.overwrite_shipped))
         return
     models_of(options)
     if options.output is None:

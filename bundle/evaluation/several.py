@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
+from monai.data import MetaTensor
 
 from ..errors import DatasetError
 from ..io.files import whole_file
@@ -24,31 +26,40 @@ from ..modalities import DEFAULT, MODALITIES
 from ..model_files import made_models_dir, own_file, refuse_shipped
 from ..pipeline.job import Job
 from ..pipeline.several import MapOfContrast, Several, fused_scores, read_shares
-from ..scoring.calibration import Calibration, write_calibration
+from ..scoring.calibration import RARER, Calibration, write_calibration
+from ..scoring.odds import FindingOdds, HealthyScan, odds_beside, write_odds
 from ..transforms.head import free_slices
 from ..transforms.mri import to_axial
 from .calibrate import PERCENTILE, rates_left_out
+from .healthy_findings import THRESHOLDS, healthy_scan
 from .metrics import Pooled
 from .untrained import Scans
 
-__all__ = ["calibrate_several", "choose_shares", "evaluate_several"]
+__all__ = ["calibrate_several", "choose_shares", "evaluate_several", "odds_of_several"]
 
 logger = logging.getLogger(__name__)
 
 
 class Place(NamedTuple):
-    """A data set whose people have several contrasts, and which parts of its split take part in what."""
+    """A data set whose people have several contrasts, and which parts of its split take part in what.
+
+    Attributes:
+        odds: parts whose healthy tissue makes the odds of findings.
+        slices_alone: only slices without lesion are healthy.
+    """
 
     folder: str
     split: str
     chooses: tuple[str, ...]
     calibrates: tuple[str, ...]
     evaluates: tuple[str, ...]
+    odds: tuple[str, ...]
+    slices_alone: bool = False
 
 
 PLACES = (
-    Place("brain_lgg", "lgg_flair", ("validation",), ("validation",), ("test",)),
-    Place("brain_wml10", "small_lesions", ("training", "test"), (), ("test",)),
+    Place("brain_lgg", "lgg_flair", ("validation",), ("validation",), ("test",), ("validation",), slices_alone=True),
+    Place("brain_wml10", "small_lesions", ("training", "test"), (), ("test",), ("test",)),
 )
 STEP = 0.05  # of the shares that are tried
 MOST = 0.5  # of a contrast beside the first
@@ -141,6 +152,41 @@ def calibrate_several(data: Path, models_dir: Path | None = None, overwrite: boo
     write_calibration(path, "+".join(shares), calibration)
     for number, rates in enumerate(rates_left_out(healthy, PERCENTILE), 1):
         logger.info("  without patient %d: there %s", number, {rate: round(got, 5) for rate, got in rates.items()})
+    return path
+
+
+def odds_of_several(data: Path, models_dir: Path | None = None, overwrite: bool = False) -> Path:
+    """Make the odds of the findings of the map of several contrasts; returns the file.
+
+    Args:
+        data: folder of the sets.
+        models_dir, overwrite: see `calibrate_several`.
+
+    Raises:
+        OutputError: when they would replace those that ship, and were not to.
+        DatasetError: when there is nobody, or too little healthy tissue.
+    """
+    shares, _ = read_shares(models_dir)
+    several = Several({contrast: _job(contrast, models_dir).calibration_hash for contrast in shares}, models_dir)
+    path = odds_beside(several.tables)
+    path = own_file(made_models_dir(models_dir), path) if models_dir else path
+    refuse_shipped(path, overwrite)
+    alone = {place.folder: place.slices_alone for place in PLACES}
+    scans: dict[float, list[HealthyScan]] = {threshold: [] for threshold in THRESHOLDS}
+    for head in _heads(data, list(shares), [one.odds for one in PLACES], models_dir):
+        anomaly, brain, rarer = several.with_rarer(head.maps)
+        affine = torch.as_tensor(next(iter(head.maps.values())).affine)
+        made = {
+            key: MetaTensor(torch.as_tensor(v[None]), affine=affine) for key, v in (("pred", anomaly), ("brain", brain))
+        }
+        for threshold, known in scans.items():
+            item = {**made, RARER: rarer}
+            known.append(healthy_scan(item, "brain", threshold, head.lesion, head.place, alone[head.place]))
+    try:
+        odds = [FindingOdds.fit(known, threshold, several.calibration.hash) for threshold, known in scans.items()]
+    except ValueError as error:
+        raise DatasetError(data, str(error), "Give more scans") from error
+    write_odds(path, several.name, odds)
     return path
 
 

@@ -18,7 +18,8 @@ import numpy as np
 from ..errors import ScanError, WeightsError
 from ..model_files import model_file
 from ..paths import bundle_root
-from ..scoring.calibration import Calibration, read_calibration
+from ..scoring.calibration import Calibration, Rarer, read_calibration
+from ..scoring.odds import FindingOdds, odds_beside, read_odds
 from ..transforms.rigid import Volume, onto, register_rigid
 
 __all__ = ["CONFIG", "MapOfContrast", "Several", "fused_scores", "read_shares"]
@@ -91,6 +92,10 @@ class Several:
         said: dict[str, str | float] = {f"shares.{contrast}": share for contrast, share in shares.items()}
         return said | {f"calibration.{contrast}": calibrations.get(contrast, "none") for contrast in shares}
 
+    def odds(self, threshold: float) -> FindingOdds | None:
+        """Of the findings of its map; None where there are none for its calibration and the threshold."""
+        return read_odds(odds_beside(self.tables), self.name, self.calibration.hash, threshold)
+
     @property
     def contrasts(self) -> tuple[str, ...]:
         """The one whose grid is taken first."""
@@ -105,7 +110,10 @@ class Several:
     def fingerprint(self) -> str:
         """Of all that its map depends on beside those of its contrasts."""
         said = [self.shares, asdict(self.calibration)]
-        return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()
+        odds = odds_beside(self.tables)
+        digest = hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode())
+        digest.update(odds.read_bytes() if odds.exists() else b"")
+        return digest.hexdigest()
 
     def __call__(self, maps: Mapping[str, MapOfContrast]) -> tuple[np.ndarray, np.ndarray]:
         """The map (X, Y, Z) on the grid of the first contrast, calibrated, and the brain.
@@ -116,8 +124,16 @@ class Several:
         Raises:
             ScanError: when two of them do not come to lie over each other.
         """
+        anomaly, brain, _ = self.with_rarer(maps)
+        return anomaly, brain
+
+    def with_rarer(self, maps: Mapping[str, MapOfContrast]) -> tuple[np.ndarray, np.ndarray, Rarer]:
+        """The same, and what the map says beyond the end of its table."""
         raw, brain = fused_scores(maps, self.shares)
-        return np.where(brain, self.calibration(raw), 0).astype(np.float32), brain
+        open_ended = np.where(brain, self.calibration(raw, capped=False), 0).astype(np.float32)
+        voxels = np.flatnonzero(open_ended > self.calibration.end)
+        anomaly = np.minimum(open_ended, np.float32(self.calibration.end))
+        return anomaly, brain, Rarer(voxels, open_ended.reshape(-1)[voxels])
 
 
 def fused_scores(maps: Mapping[str, MapOfContrast], shares: Mapping[str, float]) -> tuple[np.ndarray, np.ndarray]:
