@@ -90,7 +90,7 @@ def odds_of_cases(
         lesion = read_scan(case["label"], labels=True)[0].numpy() > 0.5 if "label" in case else None
         for threshold in THRESHOLDS:
             scan = healthy_scan(item, job.region, threshold, lesion, place, slices_alone)
-            if job.region != "brain" or scan.organ_ml >= LEAST_ML:
+            if not job.modality.brain_network or scan.organ_ml >= LEAST_ML:
                 scans[threshold].append(scan)
                 logger.info("%s %s at %g: %d findings", place, case.get("name"), threshold, len(scan.extreme))
     odds = []
@@ -130,15 +130,15 @@ def make_odds(
         DatasetError: when no set is there, or there are too few findings.
     """
     known = modality_of(modality)
-    sets = [one for one in SETS if one.suffix == known.suffix and one.makes_odds and (Path(data) / one.folder).is_dir()]
-    if not sets:
-        raise DatasetError(data, f"no set of {known.suffix} scans", "Check the folder")
     given = {"precision": "float32", "check_contrast": False, **settings, **({"threads": threads} if threads else {})}
     given |= {"models_dir": made_models_dir(models_dir)} if models_dir else {}
     job = Job(known.configs(method), **given)
     path = odds_beside(job.config.get_parsed_content("tables"))
     path = own_file(models_dir, path) if models_dir else path
     refuse_shipped(path, overwrite)
+    sets = [one for one in SETS if one.suffix == known.suffix and one.makes_odds and (Path(data) / one.folder).is_dir()]
+    if not sets:
+        raise DatasetError(data, f"no set of {known.suffix} scans", "Check the folder")
     cases = ((one.folder, one.slices_alone, case) for one in sets for case in one.calibrating(Path(data)))
     odds = odds_of_cases(known.configs(method), cases, **given)
     if not odds:

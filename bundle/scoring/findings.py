@@ -305,6 +305,7 @@ class FindFindingsd(MapTransform):
             and all of them are kept.
         calibration: file of the calibration of the map.
         false_findings: see `kept`.
+        places: say where in the brain each finding lies.
         bright_fluid: whether the contrast shows fluid bright.
         image_key: the scan, in which ventricles are looked for.
         units_key, end_key: where `bundle.scoring.calibration.Calibrated` has left units and end of the table; a peak
@@ -323,6 +324,7 @@ class FindFindingsd(MapTransform):
         odds: str | Path | None = None,
         calibration: str | Path | None = None,
         false_findings: float | str = 1.0,
+        places: bool = False,
         bright_fluid: bool = False,
         image_key: str = "image",
         units_key: str = "units",
@@ -330,7 +332,7 @@ class FindFindingsd(MapTransform):
     ) -> None:
         super().__init__(keys)
         self.units_key, self.end_key = units_key, end_key
-        self.bright_fluid, self.image_key = bright_fluid, image_key
+        self.places, self.bright_fluid, self.image_key = places, bright_fluid, image_key
         self.threshold, self.mask_key, self.findings_key = float(threshold), mask_key, findings_key
         self.region_key, self.scored_ml, self.method = region_key, scored_ml, method
         self.false_findings = check_false_findings(false_findings)
@@ -371,7 +373,7 @@ class FindFindingsd(MapTransform):
 
     def _places(self, data: Mapping[Hashable, Any], organ: np.ndarray | None, affine: np.ndarray) -> BrainPlaces | None:
         """Of a brain; its ventricles are looked for where the scan has come with its depth (`BrainDepthd`)."""
-        if organ is None or self.region_key != "brain":
+        if organ is None or not self.places:
             return None
         image, fluid = data.get(self.image_key), None
         if image is not None and (depth := brain_depth(image)) is not None:
