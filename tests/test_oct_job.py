@@ -37,7 +37,7 @@ def test_fluid_lights_up(job):
     picture, base = bscan(11)
     ill, apart = with_fluid(picture, base)
     maps = [job({"image": oct_scan("s", p[None], UM)}) for p in (picture, ill)]
-    assert maps[1]["findings"]["case_score"] > maps[0]["findings"]["case_score"]
+    assert maps[1]["findings"]["highest_value"] > maps[0]["findings"]["highest_value"]
     healthy, anomaly = (one["pred"][0, ..., 0].numpy().T for one in maps)
     inside = (maps[1]["retina"][0, ..., 0].numpy().T > 0) & (apart < 1)
     outside = (maps[1]["retina"][0, ..., 0].numpy().T > 0) & (apart > 3)

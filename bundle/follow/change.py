@@ -74,12 +74,19 @@ def change_map(
 
 
 def matched(
-    earlier: np.ndarray, later: np.ndarray, both: np.ndarray, affine: np.ndarray, limits: Limits
+    earlier: np.ndarray,
+    later: np.ndarray,
+    both: np.ndarray,
+    affine: np.ndarray,
+    limits: Limits,
+    kept: np.ndarray | None = None,
 ) -> list[Change]:
     """Findings of both scans, those within the tolerance of each other taken together.
 
     Args:
         earlier, later, both, affine, limits: see `change_map`.
+        kept: bool, same shape: findings of either scan that are kept (`bundle.scoring.findings.kept`). What touches
+            none of them is left out; None keeps all.
 
     Returns:
         the largest change of volume first.
@@ -92,6 +99,8 @@ def matched(
     ml, found = voxel_millilitres(affine), []
     for number, box in enumerate(ndimage.find_objects(labels, count), start=1):
         inside = labels[box] == number
+        if kept is not None and not (kept[box] & inside).any():
+            continue
         masks = [part[box] & inside for part in (before, now)]
         values = change[box] * inside
         grown, shrunk = (float((part >= limits.least_change).sum() * ml) for part in (values, -values))

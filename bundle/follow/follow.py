@@ -54,6 +54,7 @@ class _Mapped(NamedTuple):
     anomaly: np.ndarray
     brain: np.ndarray
     affine: np.ndarray
+    mask: np.ndarray  # of the findings that are kept
     geometry: dict
 
 
@@ -112,7 +113,7 @@ def compare(pair: Pair, job: Job, output: Path, limits: Limits | None = None) ->
         limits = Limits(float(job.settings["threshold"]), tolerance_mm=max(Limits.tolerance_mm, float(coarsest)))
     both = old.brain & now.brain
     change = change_map(old.anomaly, now.anomaly, both, now.affine, limits)
-    findings = matched(old.anomaly, now.anomaly, both, now.affine, limits)
+    findings = matched(old.anomaly, now.anomaly, both, now.affine, limits, old.mask | now.mask)
     _write(pair, output, job, (old, now), change, findings, limits, transform)
     return findings
 
@@ -126,7 +127,9 @@ def _mapped(case: PlannedCase, job: Job, output: Path) -> _Mapped:
     scan = job.read(case.case)
     values, anomaly = scan[0].numpy().astype(np.float32), np.asarray(image.dataobj, dtype=np.float32)
     within = np.asarray(brain.dataobj) > 0
-    return _Mapped(values, anomaly, within, affine_in_mm(scan.meta), geometry_of(scan.meta))
+    mask = cast(nib.Nifti1Image, nib.load(case.path(output, case.outputs["mask"][0])))
+    kept = np.asarray(mask.dataobj) > 0
+    return _Mapped(values, anomaly, within, affine_in_mm(scan.meta), kept, geometry_of(scan.meta))
 
 
 def _volume(mapped: _Mapped, case: PlannedCase) -> Volume:
@@ -139,7 +142,8 @@ def _onto(mapped: _Mapped, transform: np.ndarray, grid: _Mapped) -> _Mapped:
     def moved(values: np.ndarray) -> np.ndarray:
         return onto(values.astype(np.float32), mapped.affine, transform, grid.affine, grid.scan.shape)
 
-    return _Mapped(moved(mapped.scan), moved(mapped.anomaly), moved(mapped.brain) > 0.5, grid.affine, grid.geometry)
+    brain, kept = (moved(values) > 0.5 for values in (mapped.brain, mapped.mask))
+    return _Mapped(moved(mapped.scan), moved(mapped.anomaly), brain, grid.affine, kept, grid.geometry)
 
 
 def _write(
