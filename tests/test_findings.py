@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Findings: volumes and places in the world, whatever the grid; the same case score for every voxel size."""
+"""Findings: volumes and places in the world, whatever the grid; the same highest value for every voxel size."""
 
 import json
 
@@ -9,7 +9,7 @@ import torch
 from monai.data import MetaTensor
 
 from bundle.pipeline.save import SaveFindingsd
-from bundle.scoring.findings import FindFindingsd, RemoveSmalld, SmoothMapd, case_score, find_findings
+from bundle.scoring.findings import FindFindingsd, RemoveSmalld, SmoothMapd, find_findings, highest_value
 from tests.test_mri import oblique, reoriented
 
 AFFINE = np.array([[-2.0, 0, 0, 60], [0, -1.5, 0, 70], [0, 0, 4.0, -30], [0, 0, 0, 1]])
@@ -57,12 +57,12 @@ def test_voxels_that_touch_at_a_corner_belong_together():
     assert len(find_findings(mask.astype(np.float32), mask, np.eye(4), 0.5)) == 1
 
 
-def test_case_score(anomaly):
+def test_highest_value(anomaly):
     fine = anomaly.repeat(2, 0).repeat(2, 1)
     finer = AFFINE @ np.diag([0.5, 0.5, 1, 1])
-    assert case_score(anomaly, AFFINE) == case_score(fine, finer) == 2.5, "the small one has less than a millilitre"
-    assert case_score(np.where(anomaly > 5, 0.5, anomaly), AFFINE) == 2.5
-    assert case_score(np.full((3, 3, 3), 1.5), AFFINE) == 1.5, "less than a millilitre in all"
+    assert highest_value(anomaly, AFFINE) == highest_value(fine, finer) == 2.5, "the small one has less than a millilitre"
+    assert highest_value(np.where(anomaly > 5, 0.5, anomaly), AFFINE) == 2.5
+    assert highest_value(np.full((3, 3, 3), 1.5), AFFINE) == 1.5, "less than a millilitre in all"
 
 
 def test_small_ones_go_and_zero_changes_nothing(anomaly):

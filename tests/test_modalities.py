@@ -41,7 +41,7 @@ def test_what_ships_without_a_calibration_says_so():
     """Brightness of a retina differs by camera."""
     assert not OCT.calibrates("intensity")
     assert OCT.calibrates("default")
-    with pytest.raises(Exception, match=r"Failed to|no entry") as caught:
+    with pytest.raises(Exception, match="no entry") as caught:
         Job(OCT.configs("intensity"))
     assert "no entry 'intensity'" in cause_of(caught.value).reason
 
