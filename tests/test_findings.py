@@ -60,7 +60,7 @@ def test_voxels_that_touch_at_a_corner_belong_together():
 def test_highest_value(anomaly):
     fine = anomaly.repeat(2, 0).repeat(2, 1)
     finer = AFFINE @ np.diag([0.5, 0.5, 1, 1])
-    assert highest_value(anomaly, AFFINE) == highest_value(fine, finer) == 2.5, "the small one has less than a millilitre"
+    assert highest_value(anomaly, AFFINE) == highest_value(fine, finer) == 2.5, "the small one has less"
     assert highest_value(np.where(anomaly > 5, 0.5, anomaly), AFFINE) == 2.5
     assert highest_value(np.full((3, 3, 3), 1.5), AFFINE) == 1.5, "less than a millilitre in all"
 
