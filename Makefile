@@ -22,7 +22,7 @@ test: $(VENV)/installed lint docs
 
 # MONAI Label still lives on NumPy 1.26: the same suite there, trainings, rates and batches apart, and without the extras, of
 # which `hospital` brings a JPEG-LS decoder that wants NumPy 2; so the bare install is tested too.
-APART = training train_command every_command calibrations batch follow security mercure several
+APART = training train_command every_command calibrations batch spool follow security mercure several
 test-numpy1: $(VENV)-numpy1/installed
 	OMP_NUM_THREADS=1 $(VENV)-numpy1/bin/$(PYTEST) tests $(APART:%=--ignore tests/test_%.py)
 
@@ -77,7 +77,7 @@ $(VENV)-numpy1/installed: requirements.txt setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)-numpy1
 	sed -E 's/^numpy==.*/numpy==1.26.4/' requirements.txt > $(VENV)-numpy1/constraints.txt
 	$(VENV)-numpy1/bin/python -m pip install --quiet --disable-pip-version-check -c $(VENV)-numpy1/constraints.txt \
-	    --editable . pytest pytest-xdist pynrrd
+	    --editable . hypothesis pytest pytest-xdist pynrrd
 	touch $@
 
 clean:
