@@ -196,6 +196,9 @@ def test_several_processes(tmp_path, bids_folder):
     assert not [key for key in state if "module" in key]
 
 
+T_SPLITS = ("healthy_t1w", "healthy_t2w")
+#: Recipes that learn from every contrast → those that the data has not got.
+EVERY_CONTRAST = dict.fromkeys(("codes", "flips"), ("T1w", "T2w"))
 RECIPES = sorted(path.stem.removeprefix("train_") for path in (ROOT / "configs").glob("train_*.json"))
 #: What stands over another recipe.
 OVERRIDES = {
@@ -236,9 +239,10 @@ def data_of(bids_folder, tmp_path):
         if recipe.endswith("oct"):
             return {**oct_data(tmp_path), "split": str(split), "synthetic": 2}
         split.write_text(json.dumps({"subjects": {"training": ["sub-00", "sub-01"], "validation": ["sub-02"]}}))
-        if recipe in ("lesions_t2w", "denoiser_t2w", "contrast"):
+        contrasts = {**dict.fromkeys(("lesions_t2w", "denoiser_t2w", "contrast"), ("T2w",)), **EVERY_CONTRAST}
+        for contrast in contrasts.get(recipe, ()):
             for path in list(bids_folder.rglob("*_FLAIR.nii.gz")):
-                shutil.copy(path, path.with_name(path.name.replace("FLAIR", "T2w")))
+                shutil.copy(path, path.with_name(path.name.replace("FLAIR", contrast)))
         if recipe == "contrast":
             for name in SPLITS:
                 shutil.copy(split, tmp_path / f"{name}.json")
@@ -248,8 +252,12 @@ def data_of(bids_folder, tmp_path):
             **dict.fromkeys(places, str(bids_folder)),
             "splits": str(tmp_path),
             "healthy_dirs": [str(bids_folder)],
-            "healthy_split": str(split),
+            **dict.fromkeys(
+                ("healthy_split", "small_lesions_split", "healthy_t1w_split", "healthy_t2w_split"), str(split)
+            ),
         }
+        if recipe in EVERY_CONTRAST:
+            more["healthy_t1w_dirs"] = [str(bids_folder)]
         return {"dataset_dir": str(bids_folder), "split": str(split), **more}
 
     return made
@@ -273,6 +281,10 @@ def test_several_gpus_over_every_recipe(recipe, data_of, tmp_path, monkeypatch):
         "batch_size": 2,
     }
     parser.update({key: value for key, value in {**ids, **data_of(recipe)}.items() if key in parser.get()})
+    if recipe == "flips":  # its code is another than that of the weights that ship
+        fine = tmp_path / "fine.pt"
+        torch.save(parser.get_parsed_content("network_def").state_dict(), fine)
+        parser["autoencoder_weights"] = str(fine)
     try:
         for step in parser.get_parsed_content("initialize", eval_expr=True):
             assert step is not NotImplemented
