@@ -111,7 +111,7 @@ STARTS = {
     "run": lambda t: (["run", t.scans, "out"], "out/batch.csv"),
     "follow": lambda t: (["follow", t.scan, t.scan, "out", "--contrast", "FLAIR"], "out/follow.html"),
     "report": lambda t: (["report", t.mapped()], None),
-    "listen": lambda t: (["listen", "--status", "--spool", "spool"], None),
+    "listen": lambda t: (["listen", "--status", "--spool", t.work], None),
     "bids": lambda t: (["bids", t.lgg, t.mapped(), "group"], None),
     "mercure": lambda t: (["mercure", t.series(), "."], "result.json"),
     "boutiques": lambda t: (["boutiques"], None),
