@@ -36,7 +36,7 @@ def test_volumes_and_places_do_not_hang_on_the_grid(anomaly, codes, tilt):
     data, affine = reoriented(anomaly, upright, codes)
     found = find_findings(data, data >= 2, affine, 2.0)
     assert [f.rank for f in found] == [1, 2, 3]
-    faint, strong, lone = found
+    strong, faint, lone = found
     assert faint.volume_ml == pytest.approx(6 * 10 * 4 * 0.012)
     assert faint.excess == pytest.approx(6 * 10 * 4 * 0.012 * 0.5, abs=1e-3)
     assert (strong.peak, strong.mean) == (6, 6)
