@@ -37,6 +37,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
+#: Drawn heads without a name look like no contrast for sure.
+RUN = ("run", "--set", "check_contrast=false")
 #: Of a run that are the same whoever does it.
 SAME = ("map.nii.gz", "mask.nii.gz", "picture.png", "findings.json")
 
@@ -55,7 +57,7 @@ def scans(tmp_path_factory):
 def here(scans, tmp_path_factory):
     """What one process makes of them."""
     output = tmp_path_factory.mktemp("here")
-    assert main(["run", str(scans), str(output), "-q"]) == EXIT_CODES["some case failed"]
+    assert main([*RUN, str(scans), str(output), "-q"]) == EXIT_CODES["some case failed"]
     return output
 
 
@@ -91,7 +93,20 @@ def wait_for(what, seconds=60):
 
 
 def test_workers_of_this_machine_make_what_one_process_makes(scans, here, tmp_path):
-    code = main(["run", str(scans), str(tmp_path / "out"), "--on", "local", "--workers", "2", "-q"])
+    code = main(
+        [
+            "run",
+            "--set",
+            "check_contrast=false",
+            str(scans),
+            str(tmp_path / "out"),
+            "--on",
+            "local",
+            "--workers",
+            "2",
+            "-q",
+        ]
+    )
     assert code == EXIT_CODES["some case failed"]
     assert contents(tmp_path / "out") == contents(here)
     found, known = rows(tmp_path / "out"), rows(here)
@@ -106,8 +121,24 @@ def test_what_is_done_is_not_done_again(scans, here, tmp_path, monkeypatch):
     for name in ("head0", "head1"):
         (tmp_path / f"{name}.nii.gz").write_bytes((scans / f"{name}.nii.gz").read_bytes())
     output = tmp_path / "out"
-    assert main(["run", str(tmp_path), str(output), "-q"]) == 0
-    assert main(["run", str(tmp_path), str(output), "--on", "local", "--workers", "1", "-q"]) == 0
+    assert main([*RUN, str(tmp_path), str(output), "-q"]) == 0
+    assert (
+        main(
+            [
+                "run",
+                "--set",
+                "check_contrast=false",
+                str(tmp_path),
+                str(output),
+                "--on",
+                "local",
+                "--workers",
+                "1",
+                "-q",
+            ]
+        )
+        == 0
+    )
     assert {row["status"] for row in rows(output).values()} == {"done before"}
 
 
@@ -116,7 +147,20 @@ def test_a_death_costs_a_retry_and_a_poisonous_scan_is_given_up_after_two(scans,
     folder.mkdir()
     for name, source in (("head1", "head1"), ("once", "head0"), ("poison", "head2"), ("head3", "head3")):
         (folder / f"{name}.nii.gz").write_bytes((scans / f"{source}.nii.gz").read_bytes())
-    ran = ["run", str(folder), str(output), "--config", str(deadly), "--on", "local", "--workers", "2", "-q"]
+    ran = [
+        "run",
+        "--set",
+        "check_contrast=false",
+        str(folder),
+        str(output),
+        "--config",
+        str(deadly),
+        "--on",
+        "local",
+        "--workers",
+        "2",
+        "-q",
+    ]
     assert main(ran) == EXIT_CODES["some case failed"]
     table = rows(output)
     assert {name for name, row in table.items() if row["status"] == "done"} == {"head1", "once", "head3"}
@@ -221,7 +265,7 @@ def test_workers_that_have_all_gone_end_a_run_with_one_error(scans, scheduler, t
 
     ending = threading.Thread(target=end)
     ending.start()
-    code = main(["run", str(scans), str(output), "--on", address, "-q"])
+    code = main([*RUN, str(scans), str(output), "--on", address, "-q"])
     ending.join(60)
     assert code == EXIT_CODES["usage"]
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("flipmap: ")]
@@ -250,13 +294,24 @@ def test_nobody_answers(scans, tmp_path, capsys, monkeypatch):
     from dask import config
 
     with config.set({"distributed.comm.timeouts.connect": "0.5s"}):
-        code = main(["run", str(scans), str(tmp_path / "out"), "--on", "tcp://127.0.0.1:9", "-q"])
+        code = main(
+            [
+                "run",
+                "--set",
+                "check_contrast=false",
+                str(scans),
+                str(tmp_path / "out"),
+                "--on",
+                "tcp://127.0.0.1:9",
+                "-q",
+            ]
+        )
     assert code == EXIT_CODES["usage"]
     assert "no worker answers" in capsys.readouterr().err
 
 
 def test_an_engine_that_there_is_not(scans, tmp_path, capsys):
-    assert main(["run", str(scans), str(tmp_path / "out"), "--on", "cloud"]) == EXIT_CODES["usage"]
+    assert main([*RUN, str(scans), str(tmp_path / "out"), "--on", "cloud"]) == EXIT_CODES["usage"]
     assert "no such engine. Choose from local, slurm" in capsys.readouterr().err
 
 

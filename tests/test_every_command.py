@@ -44,7 +44,7 @@ class Tiny:
         self.weights = ROOT / "models" / "model.pt"
         self.split = root / "split.json"
         few = {part: subjects[:2] for part, subjects in parts.items()}
-        self.split.write_text(json.dumps({"subjects": {**few, "training": parts["training"][:1]}}))
+        self.split.write_text(json.dumps({"subjects": {**few, "training": parts["training"][:2]}}))
 
     def mapped(self):
         main(["run", str(self.scans), str(self.work / "mapped")])
