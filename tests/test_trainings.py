@@ -28,7 +28,9 @@ def save_random_weights(path, seed):
 def test_trainings_in_units_of_their_own(bids_folder, tmp_path):
     split = tmp_path / "split.json"
     split.write_text(
-        json.dumps({"subjects": {"training": ["sub-00"], "validation": ["sub-01", "sub-03"], "test": ["sub-02"]}})
+        json.dumps(
+            {"subjects": {"training": ["sub-00", "sub-04"], "validation": ["sub-01", "sub-03"], "test": ["sub-02"]}}
+        )
     )
     files = [tmp_path / name / "weights.pt" for name in ("a", "b")]
     for seed, file in enumerate(files):

@@ -37,11 +37,15 @@ def test_a_map_of_several_contrasts_is_measured_in_millimetres(tmp_path, unit, s
     class Several:
         contrasts, name, calibration = ("FLAIR",), "FLAIR", SimpleNamespace(end=4.0)
 
-        def __call__(self, maps):
+        def with_rarer(self, maps):
             given.update(maps)
-            return ones, ones > 0
+            return ones, ones > 0, None
 
-    job = SimpleNamespace(region="brain", several=Several(), conclude=lambda made, end: made)
+        def odds(self, threshold):
+            return None
+
+    settings = {"threshold": 2.0, "smoothing_mm": 0.0}
+    job = SimpleNamespace(region="brain", several=Several(), settings=settings, conclude=lambda made, end: made)
     member = {"done": True, "scan": scan, "pred": ones, "brain": ones, TOLD: None}
     made = finish_head(job, {"name": "a", MEMBERS: {"FLAIR": member}})
     np.testing.assert_allclose(given["FLAIR"].affine, affine, rtol=1e-5)
@@ -57,7 +61,7 @@ def test_a_comparison_is_measured_in_millimetres(tmp_path, monkeypatch, unit, sc
 
     def batch(cases, job, output, jobs):
         scan = read_scan(path)
-        for key in ("pred", "brain"):
+        for key in ("pred", "brain", "mask"):
             write_map(case.path(output, case.outputs[key][0]), scan[0].numpy(), **geometry_of(scan.meta))
         return [SimpleNamespace(status="done")]
 
