@@ -24,7 +24,8 @@ from ..pipeline.job import Job
 from ..scoring.calibration import RARER
 from ..scoring.findings import find_findings, label_findings, voxel_millilitres
 from .healthy_findings import healthy_scan
-from .lesion_wise import PROMISED, SIZES_ML, LesionWise, scan_figures
+from .lesion_figures import SIZES_ML
+from .lesion_wise import PROMISED, LesionWise, scan_figures
 from .patients import write_rows
 from .rows import load_rows
 
@@ -89,8 +90,7 @@ def _cases(suffix: str, where: Mapping) -> list[dict]:
     has_masks = (Path(root) / "derivatives" / "lesion").is_dir()
     if where.get("split"):
         layout = "bids_lesion" if has_masks else "bids"
-        found = training_cases(root, where.get("part", "test"), layout, where["split"], suffix)
-        return found
+        return training_cases(root, where.get("part", "test"), layout, where["split"], suffix)
     return lesion_cases(root, suffix) if has_masks else find_scans(root, suffix)
 
 

@@ -11,17 +11,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from monai.metrics import compute_froc_curve_data, compute_froc_score
 from scipy import ndimage
 
-__all__ = ["FALSE_FINDINGS", "SIZES_ML", "LesionWise", "ScanFigures", "anima_f1", "isles_f1", "scan_figures"]
+from .lesion_figures import SIZES_ML
 
-#: Least and most volume of a lesion, ml.
-SIZES_ML = {"small": (0.0, 0.1), "medium": (0.1, 1.0), "large": (1.0, np.inf)}
+__all__ = ["FALSE_FINDINGS", "LesionWise", "ScanFigures", "anima_f1", "isles_f1", "scan_figures"]
+
 #: False findings a scan at which FROC is read.
 FALSE_FINDINGS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 #: Odds that are promised, and held against what healthy people have.
@@ -193,10 +193,6 @@ class LesionWise:
             there = (sizes >= least) & (sizes < most)
             row[f"lesions_hit_{name}"] = float(hit[there].mean()) if there.any() else ""
         return {**row, **(_froc(scans) if froc else {})}
-
-    def false_findings(self) -> Mapping[float, float]:
-        """Promised number of false findings a scan → the number seen, the mean over scans."""
-        return {one: float(np.mean([((s.odds <= one) & ~s.true).sum() for s in self.scans])) for one in PROMISED}
 
 
 def _froc(scans: Sequence[ScanFigures]) -> dict[str, object]:
