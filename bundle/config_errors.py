@@ -74,8 +74,8 @@ def _missing(error: BaseException) -> str | None:
     if isinstance(error, ModuleNotFoundError) and error.name:
         return error.name.partition(".")[0]
     if type(error).__name__ == "OptionalImportError":  # MONAI's, which names the package in its text alone
-        found = re.search(r"(?:import|from) (?P<name>\w+)", str(error))
-        return found["name"] if found else None
+        found = re.search(r"No module named '(?P<name>\w+)|\b(?:import|from|install) (?P<asked>\w+)", str(error))
+        return found["name"] or found["asked"] if found else None
     return None
 
 

@@ -95,9 +95,7 @@ def wait_for(what, seconds=60):
 def test_workers_of_this_machine_make_what_one_process_makes(scans, here, tmp_path):
     code = main(
         [
-            "run",
-            "--set",
-            "check_contrast=false",
+            *RUN,
             str(scans),
             str(tmp_path / "out"),
             "--on",
@@ -125,9 +123,7 @@ def test_what_is_done_is_not_done_again(scans, here, tmp_path, monkeypatch):
     assert (
         main(
             [
-                "run",
-                "--set",
-                "check_contrast=false",
+                *RUN,
                 str(tmp_path),
                 str(output),
                 "--on",
@@ -148,9 +144,7 @@ def test_a_death_costs_a_retry_and_a_poisonous_scan_is_given_up_after_two(scans,
     for name, source in (("head1", "head1"), ("once", "head0"), ("poison", "head2"), ("head3", "head3")):
         (folder / f"{name}.nii.gz").write_bytes((scans / f"{source}.nii.gz").read_bytes())
     ran = [
-        "run",
-        "--set",
-        "check_contrast=false",
+        *RUN,
         str(folder),
         str(output),
         "--config",
@@ -204,7 +198,7 @@ def test_a_scheduler_that_is_there_and_a_worker_killed_in_the_middle(scans, here
     address, start = scheduler
     first = start()
     output = tmp_path / "out"
-    command = [sys.executable, "-m", "bundle.cli", "run", str(scans), str(output), "--on", address, "-q"]
+    command = [sys.executable, "-m", "bundle.cli", *RUN, str(scans), str(output), "--on", address, "-q"]
     run = subprocess.Popen(command, cwd=Path(__file__).parents[1], stderr=subprocess.DEVNULL)
     wait_for(lambda: list(output.glob("*map.json")))
     wait_for(lambda: list((output / ".flipmap" / "claims").glob("*")))  # the next one is begun
@@ -296,9 +290,7 @@ def test_nobody_answers(scans, tmp_path, capsys, monkeypatch):
     with config.set({"distributed.comm.timeouts.connect": "0.5s"}):
         code = main(
             [
-                "run",
-                "--set",
-                "check_contrast=false",
+                *RUN,
                 str(scans),
                 str(tmp_path / "out"),
                 "--on",

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 
 import pytest
 from monai.bundle import ConfigParser
+from monai.utils import OptionalImportError
 
 from bundle.cli import main
 from bundle.config_errors import explained
@@ -139,11 +140,22 @@ def test_a_package_that_is_missing_is_named_with_its_extra():
     with pytest.raises(RuntimeError) as caught:
         parser.get_parsed_content("b")
     assert str(explained(caught.value)) == "mlflowx: is asked for and not installed. pip install mlflowx"
-    missing = ModuleNotFoundError("No module named 'mlflow'", name="mlflow.tracking")
-    try:
-        raise RuntimeError("Failed to instantiate component") from missing
-    except RuntimeError as error:
-        assert 'pip install ".[tracking]"' in str(explained(error))
+    texts = (  # as MONAI words them, where the package is absent or too old
+        "Please install mlflow before using MLFlowHandler. (No module named 'mlflow').",
+        "from mlflow import MlflowClient (No module named 'mlflow').",
+        "import mlflow (requires version '9' by 'min_version').",
+        "Please install mlflow.entities before using MLFlowHandler.",
+    )
+    missing = [
+        ModuleNotFoundError("No module named 'mlflow'", name="mlflow.tracking"),
+        *map(OptionalImportError, texts),
+    ]
+    for cause in missing:
+        try:
+            raise RuntimeError("Failed to instantiate component") from cause
+        except RuntimeError as error:
+            assert str(explained(error)).startswith("mlflow: ")
+            assert 'pip install ".[tracking]"' in str(explained(error))
 
 
 def test_what_happens_after_a_run_has_begun_asks_for_its_traceback():

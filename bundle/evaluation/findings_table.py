@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sklearn.metrics import roc_auc_score
 
 from ..cases import find_scans, lesion_cases
 from ..datasets import training_cases
@@ -43,6 +44,7 @@ class _Place:
     healthy_litres: list[float] = field(default_factory=list)
     litres: list[float] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
+    healthy_scores: Sequence[float] = ()  # of the healthy tissue that the odds are made of
 
 
 def findings_table(
@@ -118,7 +120,8 @@ def _count(place: _Place, job: Job, item: Mapping, lesion: np.ndarray | None, wh
     place.scores.append(odds.score([one.extreme for one in findings], float(organ.sum()) * voxel_ml)[0])
     healthy = healthy_scan(item, job.region, odds.threshold, lesion, slices_alone=bool(where.get("slices_alone")))
     litres = float(organ.sum()) * voxel_ml
-    place.healthy.append(odds.expected(healthy.extreme, litres)[0])
+    place.healthy.append(odds.expected(odds.adjusted(healthy.extreme, healthy.places), litres)[0])
+    place.healthy_scores = odds.healthy_scores
     place.healthy_litres.append(healthy.organ_ml)
     place.litres.append(litres)
 
@@ -132,8 +135,14 @@ def _figures(place: str, row: str, kept: _Place) -> dict:
         figures[f"seen_{promised:g}"] = number * share
     ill = any(len(one.lesions_ml) for one in kept.lesions.scans)
     different = len({round(score, 6) for score in kept.scores}) == len(kept.scores)
-    scores = {"case_scores": float(np.median(kept.scores)), "case_scores_differ": different}
+    auroc = _auroc(kept.scores, kept.healthy_scores) if ill else ""
+    scores = {"case_scores": float(np.median(kept.scores)), "case_scores_differ": different, "auroc": auroc}
     return {"place": place, "method": row, "scans": len(kept.scores), "ill": ill, **scores, **figures}
+
+
+def _auroc(ill: Sequence[float], healthy: Sequence[float]) -> float:
+    """How often an ill scan has the higher case score (Hanley and McNeil 1982)."""
+    return float(roc_auc_score([1] * len(ill) + [0] * len(healthy), [*ill, *healthy]))
 
 
 def _markdown(table: Sequence[Mapping]) -> str:
@@ -141,10 +150,12 @@ def _markdown(table: Sequence[Mapping]) -> str:
     lines = [
         "Kept findings a scan (median); the share of them that hits a lesion; the share of lesions hit by kept ones, "
         "and by any; by size of the lesion (below 0.1 / 1 ml / more); F1 by the rules of ISLES'22 and MSSEG'16, "
-        "lesions hit at 1 and 4 false findings a scan (FROC). 95 % intervals over scans.",
+        "lesions hit at 1 and 4 false findings a scan (FROC). 95 % intervals over scans. "
+        "AUROC: case scores of these scans against those of healthy tissue of other places.",
         "",
-        "| place | method | scans | findings | true | lesions hit | by size | F1, ISLES | F1, MSSEG | FROC, 1 / 4 |",
-        "|---" * 10 + "|",
+        "| place | method | scans | findings | true | lesions hit | by size | F1, ISLES | F1, MSSEG | FROC, 1 / 4 "
+        "| AUROC |",
+        "|---" * 11 + "|",
         *(_ill_row(row) for row in table if row["ill"]),
         "",
         "Findings in the healthy tissue of as much brain as a scan has, where 1, 0.1 and 0.01 were promised:",
@@ -178,6 +189,7 @@ def _ill_row(row: Mapping) -> str:
             interval("isles_f1"),
             _shown(row["anima_f1"]),
             froc,
+            _shown(row["auroc"]),
         )
     )
     return f"| {' | '.join(cells)} |"

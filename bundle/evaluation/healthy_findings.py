@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from ..pipeline.job import Job
 from ..scoring.calibration import RARER
 from ..scoring.findings import CORNERS, find_findings, label_findings, voxel_millilitres
 from ..scoring.odds import FindingOdds, HealthyScan, odds_beside, write_odds
+from ..scoring.rates import BrainBox
 from ..transforms.head import free_slices
 from .untrained import SETS
 
@@ -34,8 +36,9 @@ def healthy_scan(
     region: str,
     threshold: float,
     lesion: np.ndarray | None = None,
-    place: str = "",
+    source: str = "",
     slices_alone: bool = False,
+    in_brain: bool = True,
 ) -> HealthyScan:
     """What the healthy tissue of a scan has in findings.
 
@@ -44,9 +47,10 @@ def healthy_scan(
         region: of the organ.
         threshold: of the map, that makes the findings.
         lesion: bool (X, Y, Z), on the scan's grid; None where all is healthy.
-        place: where the scan is from.
+        source: the set of scans that it is of.
         slices_alone: only axial slices without lesion, nor next to one, are healthy: a tumour presses on what is
             around it. Otherwise a finding that does not touch a lesion is healthy tissue's.
+        in_brain: whether the organ is a brain, so that places in it can be compared.
     """
     anomaly, organ = item["pred"].cpu().numpy()[0], item[region].cpu().numpy()[0] > 0
     affine = np.asarray(item["pred"].affine.cpu(), dtype=float)
@@ -56,8 +60,14 @@ def healthy_scan(
     if lesion is not None and lesion.any():
         healthy = _slices_without(lesion, affine) if slices_alone else ~ndimage.binary_dilation(lesion, CORNERS)
     touched = set(np.unique(ranks[~healthy])) - {0}
-    extreme = np.array([one.extreme for one in findings if one.rank not in touched])
-    return HealthyScan(extreme, float((organ & healthy).sum()) * voxel_millilitres(affine), place)
+    own = [one for one in findings if one.rank not in touched]
+    extreme, tissue = np.array([one.extreme for one in own]), organ & healthy
+    scan = HealthyScan(extreme, float(tissue.sum()) * voxel_millilitres(affine), source)
+    box = BrainBox(organ, affine) if in_brain else None
+    if box is None or not box.whole:
+        return scan
+    places, raised = box.at_mm([one.centre_mm for one in own]), tissue & (anomaly >= threshold)
+    return replace(scan, places=places, volume=box.volumes(tissue), raised=box.volumes(raised))
 
 
 def _slices_without(lesion: np.ndarray, affine: np.ndarray) -> np.ndarray:
@@ -76,7 +86,7 @@ def odds_of_cases(
 
     Args:
         config_files: of the job.
-        cases: place, whether only slices without lesion are healthy, and the case: ``image`` and, unless all is
+        cases: set of scans, whether only slices without lesion are healthy, and the case: ``image`` and, unless all is
             healthy, ``label``.
         settings: ids of its config.
 
@@ -85,14 +95,15 @@ def odds_of_cases(
     """
     job = Job(config_files, **settings)
     scans: dict[float, list[HealthyScan]] = {threshold: [] for threshold in THRESHOLDS}
-    for place, slices_alone, case in cases:
+    in_brain = bool(job.modality.brain_network)
+    for source, slices_alone, case in cases:
         item = job({key: case[key] for key in ("image", "name") if key in case})
         lesion = read_scan(case["label"], labels=True)[0].numpy() > 0.5 if "label" in case else None
         for threshold in THRESHOLDS:
-            scan = healthy_scan(item, job.region, threshold, lesion, place, slices_alone)
-            if not job.modality.brain_network or scan.organ_ml >= LEAST_ML:
+            scan = healthy_scan(item, job.region, threshold, lesion, source, slices_alone, in_brain)
+            if not in_brain or scan.organ_ml >= LEAST_ML:
                 scans[threshold].append(scan)
-                logger.info("%s %s at %g: %d findings", place, case.get("name"), threshold, len(scan.extreme))
+                logger.info("%s %s at %g: %d findings", source, case.get("name"), threshold, len(scan.extreme))
     odds = []
     for threshold, known in scans.items():
         try:

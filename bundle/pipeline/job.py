@@ -158,7 +158,7 @@ class Job:
         """Case scores of healthy tissue: ``scores``, a number a scan, and ``what`` in words; None without odds."""
         if self.odds is None:
             return None
-        what = f"people who trained nothing, from {len(self.odds.places)} places; of ill ones the tissue without lesion"
+        what = f"people who trained nothing, from {len(self.odds.tissue)} places; of ill ones the tissue without lesion"
         return {"scores": list(self.odds.healthy_scores), "what": what}
 
     @property

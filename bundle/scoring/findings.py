@@ -21,6 +21,7 @@ from ..transforms.head import box_of
 from .calibration import RARER, Rarer, is_uncalibrated, read_calibration
 from .geometry import voxel_millilitres, voxel_sizes
 from .odds import FindingOdds, extremeness, read_odds
+from .rates import BrainBox
 from .where import BrainPlaces, ventricle_points
 
 __all__ = [
@@ -50,7 +51,7 @@ class Finding:
 
     Attributes:
         rank: 1 for the rarest, or, without odds, for the largest ``excess``.
-        extreme: see `bundle.scoring.odds.extremeness`.
+        extreme: see `bundle.scoring.odds.extremeness`; with odds that know places, adjusted by them.
         expected: findings at least as extreme that a healthy scan has on average; None without odds.
         beyond: whether ``expected`` is more extreme than anything in the healthy scans that were counted, so that a
             fitted law says it.
@@ -113,6 +114,8 @@ def find_findings(
         _describe(anomaly[whole], heights, labels, number, box, first, affine, threshold, depth)
         for number, box in enumerate(ndimage.find_objects(labels, count), 1)
     ]
+    if odds is not None and odds.rates is not None and organ is not None:
+        _take_place_into_account(described, odds, BrainBox(organ, affine))
     described.sort(key=lambda item: (-item["extreme"], item["centre_voxel"]))
     organ_ml = 0.0 if organ is None else float(np.count_nonzero(organ)) * voxel_millilitres(affine)
     expected, beyond = (
@@ -130,6 +133,17 @@ def find_findings(
         )
         for rank, item in enumerate(described, 1)
     ]
+
+
+def _take_place_into_account(described: Sequence[dict], odds: FindingOdds, box: BrainBox) -> None:
+    """A finding is less extreme where healthy tissue lights up often."""
+    if not box.whole:
+        return
+    adjusted = odds.adjusted(
+        [item["extreme"] for item in described], box.at_mm([item["centre_mm"] for item in described])
+    )
+    for item, extreme in zip(described, adjusted, strict=True):
+        item["extreme"] = round(float(extreme), 4)
 
 
 class CoarseDepth:

@@ -3,8 +3,9 @@
 (Karlin & Altschul 1990) and neuroimaging counts clusters (Friston et al. 1994).
 
 How extreme a finding is, is one number. The table says how many findings of healthy tissue reach it, by litre of the
-organ; beyond its end a law that is fitted to its last part goes on, and what comes from there is marked. Tables are
-made of people who trained nothing, and each place counts alike. They are bound to calibration and threshold of the map.
+organ; beyond its end a law that is fitted to its last part goes on, and what comes from there is marked. Where healthy
+tissue of other people lights up often, a finding is less extreme (`bundle.scoring.rates`). Tables are made of people
+who trained nothing, and each set of scans counts alike. They are bound to calibration and threshold of the map.
 """
 
 from __future__ import annotations
@@ -12,18 +13,21 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import WeightsError
 from ..io.files import whole_file
+from .rates import CELLS, PlaceRates
 
 __all__ = [
     "ODDS",
     "FindingOdds",
     "HealthyScan",
+    "HealthyTissue",
     "extremeness",
     "in_words",
     "odds_beside",
@@ -35,20 +39,23 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 ODDS = "odds.json"  # beside the calibration that it is made with
-#: Weights of `extremeness`, chosen on the places together: docs/decisions/0014-odds-of-findings.md.
-HEIGHT_WEIGHT, DEEP_MM = 0.5, 10.0
+#: Weights, chosen on all sets of scans together: docs/decisions/0015-odds-of-findings.md.
+HEIGHT_WEIGHT, DEPTH_WEIGHT, RATE_WEIGHT = 1.0, 2.5, 2.0
+DEEP_MM = 15.0
 LEAST_EXCESS = 1e-3  # of a voxel that lies at the threshold: a logarithm is taken
 POINTS = 61  # of a table
 LEAST = 3  # findings that the last point of a table rests on
 TAIL = 30  # findings, or a third of all if that is less, that the law beyond the table is fitted to
+LEAST_IN_ALL = 10  # findings that odds rest on
 LITRE = 1000.0  # ml
 
 
 def extremeness(values: np.ndarray, voxel_ml: float, depth_mm: float, threshold: float) -> float:
-    """How extreme a finding is: decimal logarithm of its mass, plus half its height, plus 1 where it lies deep.
+    """How extreme a finding is, its place left aside: decimal logarithm of its mass, plus its height, plus up to 2.5
+    for its depth.
 
     The mass is volume times what the map has above the threshold, as cluster mass in neuroimaging (Bullmore et al.
-    1999), so that a lone voxel counts by its size. The height is the highest value. Depth counts up to 10 mm, since
+    1999), so that a lone voxel counts by its size. The height is the highest value. Depth counts up to 15 mm, since
     partial volume at the surface lights up in many healthy people.
 
     Args:
@@ -59,7 +66,7 @@ def extremeness(values: np.ndarray, voxel_ml: float, depth_mm: float, threshold:
     """
     values = np.asarray(values, dtype=np.float64)
     mass = (values - threshold).clip(LEAST_EXCESS).sum() * voxel_ml
-    return float(np.log10(mass) + HEIGHT_WEIGHT * values.max() + min(1.0, depth_mm / DEEP_MM))
+    return float(np.log10(mass) + HEIGHT_WEIGHT * values.max() + DEPTH_WEIGHT * min(1.0, depth_mm / DEEP_MM))
 
 
 @dataclass(frozen=True)
@@ -69,12 +76,61 @@ class HealthyScan:
     Attributes:
         extreme: `extremeness` of each, (findings,).
         organ_ml: volume of the healthy tissue that was looked at.
-        place: where the scan is from; places count alike.
+        source: the set of scans that it is of; sets count alike.
+        places: of the findings in the box around the brain (`bundle.scoring.rates.BrainBox`), (findings, 3); None where
+            there is no whole brain.
+        volume, raised: healthy tissue in each cell of that box, and how much of it is at the threshold or above, ml.
     """
 
     extreme: np.ndarray
     organ_ml: float
-    place: str = ""
+    source: str = ""
+    places: np.ndarray | None = None
+    volume: np.ndarray | None = None
+    raised: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class HealthyTissue:
+    """What one set of scans has in findings of healthy tissue.
+
+    Attributes:
+        organ_ml: of each scan.
+        scan: of each finding, which scan it is in.
+        extreme: `extremeness` of each finding.
+        places: of each finding in the box around the brain; empty where a scan of the set has no whole brain.
+        volume, raised: see `HealthyScan`, sums over scans; empty likewise.
+    """
+
+    organ_ml: Sequence[float]
+    scan: Sequence[int]
+    extreme: Sequence[float]
+    places: Sequence[Sequence[float]] = field(default_factory=list)
+    volume: Sequence[float] = field(default_factory=list)
+    raised: Sequence[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if not len(self.organ_ml) or not min(self.organ_ml) > 0:
+            raise ValueError("healthy tissue of no volume")
+        if len(self.scan) != len(self.extreme) or not set(self.scan) <= set(range(len(self.organ_ml))):
+            raise ValueError(f"{len(self.scan)} scans for {len(self.extreme)} findings")
+        if not np.isfinite(np.asarray(self.extreme, float)).all():
+            raise ValueError("findings that are not finite")
+        if self.volume and not (len(self.volume) == len(self.raised) == CELLS and len(self.places) == len(self.scan)):
+            raise ValueError("places that do not fit the findings")
+
+    @classmethod
+    def of(cls, scans: Sequence[HealthyScan]) -> HealthyTissue:
+        """That of a set of scans."""
+        number = np.repeat(np.arange(len(scans)), [len(scan.extreme) for scan in scans]).tolist()
+        extreme = np.round(np.concatenate([scan.extreme for scan in scans]), 3).tolist()
+        organ_ml = _three_digits([scan.organ_ml for scan in scans])
+        placed = [(s.places, s.volume, s.raised) for s in scans if s.places is not None and s.volume is not None]
+        if len(placed) < len(scans):
+            return cls(organ_ml, number, extreme)
+        places, volume, raised = zip(*placed, strict=True)
+        sums = (_three_digits(np.sum(cells, axis=0)) for cells in (volume, raised))
+        return cls(organ_ml, number, extreme, np.round(np.concatenate(places), 3).tolist(), *sums)
 
 
 @dataclass(frozen=True)
@@ -82,35 +138,23 @@ class FindingOdds:
     """Findings by litre of healthy tissue that are at least as extreme.
 
     Attributes:
-        extreme: rising.
-        places: place → number of findings that reach each ``extreme``, by litre; falling.
-        slope: decades that the number falls by unit of ``extreme`` beyond the last point.
-        scans: that it was made of.
+        tissue: set of scans → what their healthy tissue has.
         threshold: of the map, that made the findings.
         calibration: hash of the calibration of the map.
-        healthy_scores: case scores of these scans, rising.
     """
 
-    extreme: tuple[float, ...] = field(repr=False)
-    places: Mapping[str, Sequence[float]] = field(repr=False)
-    slope: float
-    scans: int
+    tissue: Mapping[str, HealthyTissue] = field(repr=False)
     threshold: float = 2.0
     calibration: str = ""
-    healthy_scores: tuple[float, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
-        points, number = np.asarray(self.extreme, float), self.per_litre
-        if points.ndim != 1 or points.size < 2 or number.shape != points.shape:
-            raise ValueError(f"odds of {points.size} points and {number.size} numbers, at least two of each needed")
-        if not (np.isfinite(points).all() and np.isfinite(number).all() and (number > 0).all()):
-            raise ValueError("odds that are not finite and positive")
-        if (np.diff(points) <= 0).any() or (np.diff(number) > 0).any() or not self.slope > 0:
-            raise ValueError("odds that do not fall")
+        found = sum(len(one.extreme) for one in self.tissue.values())
+        if found < LEAST_IN_ALL:
+            raise ValueError(f"{found} findings of healthy tissue, at least {LEAST_IN_ALL} needed")
 
     @classmethod
     def fit(cls, scans: Sequence[HealthyScan], threshold: float, calibration: str = "") -> FindingOdds:
-        """Make the table; case scores of the scans come from the others' places where there are any.
+        """Those of scans.
 
         Args:
             scans: of healthy tissue.
@@ -121,49 +165,94 @@ class FindingOdds:
             ValueError: when there are fewer than ten findings in all.
         """
         known = [scan for scan in scans if scan.organ_ml > 0]
-        found = np.sort(np.concatenate([scan.extreme for scan in known])) if known else np.zeros(0)
-        if len(found) < 10:
-            raise ValueError(f"{len(found)} findings of healthy tissue, at least ten needed")
-        last = found[-LEAST]
-        points = np.unique(np.quantile(found, np.linspace(0, 1, POINTS)))
-        points = np.append(points[points < last], last)
-        places = {}
-        for place in dict.fromkeys(scan.place for scan in known):
-            own = [scan for scan in known if scan.place == place]
-            there = np.sort(np.concatenate([scan.extreme for scan in own]))
-            litres = sum(scan.organ_ml for scan in own) / LITRE
-            places[place] = tuple((len(there) - np.searchsorted(there, points)) / litres)
-        odds = cls(tuple(points.tolist()), places, _slope(found), len(known), threshold, calibration)
-        scores = sorted(odds.without(scan.place).score(scan.extreme, scan.organ_ml)[0] for scan in known)
-        return replace(odds, healthy_scores=tuple(scores))
+        sources = dict.fromkeys(scan.source for scan in known)
+        tissue = {name: HealthyTissue.of([scan for scan in known if scan.source == name]) for name in sources}
+        return cls(tissue, threshold, calibration)
 
-    @property
-    def per_litre(self) -> np.ndarray:
-        """Mean over places of the number of findings that reach each point, by litre."""
-        return np.mean([np.asarray(one, float) for one in self.places.values()], axis=0)
-
-    def without(self, place: str) -> FindingOdds:
-        """The same without a place, for scans of that place; itself where no other is left, or too little is."""
-        others = {name: one for name, one in self.places.items() if name != place}
-        number = np.mean([np.asarray(one, float) for one in others.values()], axis=0) if others else np.zeros(1)
-        points = int((number > 0).sum())
-        if points < 2 or len(others) == len(self.places):
+    def without(self, source: str) -> FindingOdds:
+        """The same without a set of scans, for scans of that set; itself where too little is left."""
+        others = {name: one for name, one in self.tissue.items() if name != source}
+        if len(others) == len(self.tissue) or sum(len(one.extreme) for one in others.values()) < LEAST_IN_ALL:
             return self
-        cut = {name: tuple(one[:points]) for name, one in others.items()}
-        return replace(self, extreme=self.extreme[:points], places=cut)
+        return FindingOdds(others, self.threshold, self.calibration)
+
+    @cached_property
+    def rates(self) -> PlaceRates | None:
+        """By place, of all sets that know places; None where fewer than two do: one alone says nothing of others."""
+        placed = [(np.asarray(one.volume), np.asarray(one.raised)) for one in self.tissue.values() if len(one.volume)]
+        return PlaceRates(placed) if len(placed) > 1 else None
+
+    def adjusted(self, extreme: Sequence[float] | np.ndarray, places: np.ndarray | None) -> np.ndarray:
+        """`extremeness` of findings, less where healthy tissue lights up often.
+
+        Args:
+            extreme: (findings,).
+            places: (findings, 3), of `bundle.scoring.rates.BrainBox`; None where there is no whole brain.
+        """
+        extreme = np.asarray(extreme, dtype=float)
+        if self.rates is None or places is None or not len(extreme):
+            return extreme
+        return extreme - RATE_WEIGHT * self.rates.decades(places)
+
+    @cached_property
+    def _found(self) -> dict[str, np.ndarray]:
+        """Set of scans → its findings, adjusted by the rates of the other sets; a rate of one's own would flatter."""
+        return {name: self._adjusted_by_others(name) for name in self.tissue}
+
+    def _adjusted_by_others(self, name: str) -> np.ndarray:
+        one, others = self.tissue[name], {other: kept for other, kept in self.tissue.items() if other != name}
+        placed = [(np.asarray(kept.volume), np.asarray(kept.raised)) for kept in others.values() if len(kept.volume)]
+        if self.rates is None or not len(one.places):
+            return np.asarray(one.extreme, dtype=float)
+        return np.asarray(one.extreme) - RATE_WEIGHT * PlaceRates(placed).decades(np.asarray(one.places))
+
+    @cached_property
+    def extreme(self) -> np.ndarray:
+        """Points of the table, rising."""
+        found = np.sort(np.concatenate(list(self._found.values())))
+        points = np.unique(np.quantile(found, np.linspace(0, 1, POINTS)))
+        return np.append(points[points < found[-LEAST]], found[-LEAST])
+
+    @cached_property
+    def per_litre(self) -> np.ndarray:
+        """Mean over sets of the number of findings that reach each point, by litre; falling."""
+        numbers = []
+        for name, one in self.tissue.items():
+            found = np.sort(self._found[name])
+            numbers.append((len(found) - np.searchsorted(found, self.extreme)) / (sum(one.organ_ml) / LITRE))
+        return np.mean(numbers, axis=0)
+
+    @cached_property
+    def slope(self) -> float:
+        """Decades that the number falls by unit of ``extreme`` beyond the last point."""
+        return _slope(np.sort(np.concatenate(list(self._found.values()))))
+
+    @cached_property
+    def healthy_scores(self) -> tuple[float, ...]:
+        """Case scores of these scans, by the odds of the other sets where there are any, rising."""
+        scores = []
+        for name, one in self.tissue.items():
+            others, number = self.without(name), np.asarray(one.scan)
+            found = others.adjusted(one.extreme, np.asarray(one.places) if len(one.places) else None)
+            for scan, organ_ml in enumerate(one.organ_ml):
+                scores.append(others.score(found[number == scan], organ_ml)[0])
+        return tuple(sorted(scores))
 
     def expected(self, extreme: np.ndarray | float, organ_ml: float) -> tuple[np.ndarray, np.ndarray]:
         """Expected number of findings at least as extreme in so much healthy tissue; whether the fitted law says so.
 
         Args:
-            extreme: of findings, any shape.
+            extreme: of findings, `adjusted`, any shape.
             organ_ml: volume of the organ in the scan.
 
         Returns:
             numbers, and booleans, of the shape of ``extreme``.
         """
         asked, number = np.asarray(extreme, dtype=float), self.per_litre
-        inside = 10 ** np.interp(asked, self.extreme, np.log10(number))
+        if len(number) > 1:
+            inside = 10 ** np.interp(asked, self.extreme, np.log10(number))
+        else:
+            inside = np.broadcast_to(number, asked.shape)
         beyond = asked > self.extreme[-1]
         law = number[-1] * 10 ** (-self.slope * (asked - self.extreme[-1]).clip(0))
         return np.where(beyond, law, inside) * organ_ml / LITRE, beyond
@@ -218,10 +307,10 @@ def read_odds(path: str | Path, method: str, calibration: str, threshold: float)
     """
     try:
         entries = json.loads(Path(path).read_text(encoding="utf-8")).get(method, [])
-        known = [FindingOdds(**entry) for entry in entries]
+        known = [_from_file(entry) for entry in entries]
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         reason = f"no odds of findings ({error})"
         raise WeightsError(path, reason, "Take the file that came with the weights") from error
     for one in known:
@@ -241,18 +330,18 @@ def write_odds(path: str | Path, method: str, odds: Sequence[FindingOdds]) -> No
     """
     path = Path(path)
     entries: dict = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    entries[method] = [_rounded(asdict(one)) for one in odds]
+    entries[method] = [asdict(one) for one in odds]
     with whole_file(path) as temporary:
         temporary.write_text(json.dumps(entries) + "\n", encoding="utf-8")
 
 
-def _rounded(entry: Mapping) -> dict:
-    def digits(values: Sequence[float]) -> list[float]:
-        return [float(f"{value:.6g}") for value in values]
+def _from_file(entry: Mapping) -> FindingOdds:
+    tissue = {name: HealthyTissue(**one) for name, one in entry["tissue"].items()}
+    return FindingOdds(tissue, entry["threshold"], entry["calibration"])
 
-    places = {name: digits(one) for name, one in entry["places"].items()}
-    columns = {key: digits(entry[key]) for key in ("extreme", "healthy_scores")}
-    return {**entry, **columns, "places": places, "slope": float(f"{entry['slope']:.6g}")}
+
+def _three_digits(values: Sequence[float] | np.ndarray) -> list[float]:
+    return [float(f"{value:.3g}") for value in values]
 
 
 def _slope(found: np.ndarray) -> float:
