@@ -88,7 +88,8 @@ def eyes(tmp_path_factory):
     return root
 
 
-def test_the_protocol_by_image(eyes, network, tmp_path):
+def test_the_protocol_by_image(eyes, network, tmp_path, monkeypatch):
+    monkeypatch.setattr("bundle.evaluation.images.DRAWS", 50)
     methods = {"intensity": Intensity(smoothing=2.0), "residual": Reconstruction(precision="float32")}
     cases, normal = oct_cases(eyes), normal_oct_cases(eyes)
     assert len(cases) == 7

@@ -240,14 +240,17 @@ def data_of(bids_folder, tmp_path):
             return {**oct_data(tmp_path), "split": str(split), "synthetic": 2}
         split.write_text(json.dumps({"subjects": {"training": ["sub-00", "sub-01"], "validation": ["sub-02"]}}))
         contrasts = {**dict.fromkeys(("lesions_t2w", "denoiser_t2w", "contrast"), ("T2w",)), **EVERY_CONTRAST}
+        extra: dict[str, object] = {}
         for contrast in contrasts.get(recipe, ()):
             for path in list(bids_folder.rglob("*_FLAIR.nii.gz")):
                 shutil.copy(path, path.with_name(path.name.replace("FLAIR", contrast)))
         if recipe == "contrast":
             for name in SPLITS:
                 shutil.copy(split, tmp_path / f"{name}.json")
+            extra["drawn_heads"] = [{"number": number} for number in range(3)]  # each is drawn in every contrast
         places = ("healthy_t2w_dir", "small_lesions_dir")
         more = {
+            **extra,
             **lesion_data(tmp_path, bids_folder),
             **dict.fromkeys(places, str(bids_folder)),
             "splits": str(tmp_path),

@@ -46,6 +46,7 @@ logger = logging.getLogger(__name__)
 #: Baseline that looks at the organ's outline alone.
 THICKNESS = "thickness of the retina, z-score"
 VALUES = dict(zip(RULES, np.linspace(2, 3.5, len(RULES)), strict=True))  # of the rules in the picture
+DRAWS = 2000  # of patients, for an interval
 SMOOTHING = 8  # columns of the model's grid that a thickness is averaged over
 
 
@@ -221,7 +222,7 @@ def _patients(scored: Sequence[dict], name: str) -> dict[str, np.ndarray]:
     return {kind: np.array([np.mean(v) for (k, _), v in by_patient.items() if k == kind]) for kind in kinds}
 
 
-def _against(scored: Sequence[dict], name: str, draws: int = 2000) -> dict[str, object]:
+def _against(scored: Sequence[dict], name: str) -> dict[str, object]:
     """AUROC of normal against each kind and all of them, average precision against all, with intervals."""
     groups = _patients(scored, name)
     normal, rng = groups.pop(NORMAL), np.random.RandomState(0)
@@ -231,7 +232,7 @@ def _against(scored: Sequence[dict], name: str, draws: int = 2000) -> dict[str, 
         for metric, function in figures.items():
             values = [
                 _compare(function, rng.choice(normal, len(normal)), rng.choice(diseased, len(diseased)))
-                for _ in range(draws)
+                for _ in range(DRAWS)
             ]
             row[f"{metric}_{kind}"] = _compare(function, normal, diseased)
             row[f"{metric}_{kind}_interval"] = tuple(np.percentile(values, [2.5, 97.5]))

@@ -332,7 +332,7 @@ def write_odds(path: str | Path, method: str, odds: Sequence[FindingOdds]) -> No
     entries: dict = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     entries[method] = [asdict(one) for one in odds]
     with whole_file(path) as temporary:
-        temporary.write_text(json.dumps(entries) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(entries, separators=(",", ":")) + "\n", encoding="utf-8")
 
 
 def _from_file(entry: Mapping) -> FindingOdds:
@@ -341,7 +341,7 @@ def _from_file(entry: Mapping) -> FindingOdds:
 
 
 def _three_digits(values: Sequence[float] | np.ndarray) -> list[float]:
-    return [float(f"{value:.3g}") for value in values]
+    return [float(f"{value:.3g}") or 0 for value in values]  # a short zero: most cells have nothing
 
 
 def _slope(found: np.ndarray) -> float:
