@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 TEST_JOBS ?= 2
 PYTEST = python -m pytest -n $(TEST_JOBS) --dist worksteal
 
-.PHONY: demo docs coverage test test-wheel test-numpy1 acceptance acceptance-label lint configs results bench clean
+.PHONY: demo docs coverage test test-slow test-wheel test-numpy1 acceptance acceptance-label lint configs results bench clean
 
 demo: $(VENV)/installed
 	rm -rf demo
@@ -20,11 +20,17 @@ demo: $(VENV)/installed
 test: $(VENV)/installed lint docs
 	OMP_NUM_THREADS=1 $(BIN)/$(PYTEST) tests
 
-# MONAI Label still lives on NumPy 1.26: the same suite there, trainings, rates and batches apart, and without the extras, of
-# which `hospital` brings a JPEG-LS decoder that wants NumPy 2; so the bare install is tested too.
-APART = training train_command every_command calibrations batch spool follow security mercure several
+# What takes minutes: the rates of every method, and a comparison of trainings.
+test-slow: $(VENV)/installed
+	OMP_NUM_THREADS=1 $(BIN)/$(PYTEST) -m slow tests
+
+# MONAI Label still lives on NumPy 1.26: what reads, maps and writes is tested there too, and without the extras, of which
+# `hospital` brings a JPEG-LS decoder that wants NumPy 2; so the bare install is tested.
+NUMPY1 = anomalies bernoulli brain_depth brain cases content contract dicom dicom_headers dicom_parts findings image_methods \
+    installed job laws lesion_wise lesions main_job methods modalities mri networks nifti no_scan oct oct_job odds \
+    place_rates public resample scoring units volumes where
 test-numpy1: $(VENV)-numpy1/installed
-	OMP_NUM_THREADS=1 $(VENV)-numpy1/bin/$(PYTEST) tests $(APART:%=--ignore tests/test_%.py)
+	OMP_NUM_THREADS=1 $(VENV)-numpy1/bin/$(PYTEST) $(NUMPY1:%=tests/test_%.py)
 
 # Minutes, with real scans: a night's batch, killed and started again; its figures stand in docs/batches.md.
 acceptance: $(VENV)/installed

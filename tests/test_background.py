@@ -79,7 +79,9 @@ def plain(job, scans):
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_the_same_brain_and_the_same_mask(job, scans, plain, change):
-    for name, (scan, affine) in scans.items():
+    names = list(scans)  # a drawn head, and real ones in turn
+    for name in {names[0], names[list(CHANGES).index(change) % len(names)]}:
+        scan, affine = scans[name]
         changed = job({"image": scan_from_array(CHANGES[change](scan.astype(np.float32)), affine)})
         for key in ("brain", "mask"):
             same = dice(*(result[key][0].numpy() > 0 for result in (plain[name], changed)))

@@ -47,7 +47,10 @@ def test_the_table_fits(modality, method):
     assert job.units == UNITS
 
 
-@pytest.mark.parametrize(("modality", "method"), PAIRS)
+@pytest.mark.parametrize(
+    ("modality", "method"),
+    [pytest.param(*pair, marks=() if pair[1] == DEFAULT else pytest.mark.slow) for pair in PAIRS],
+)
 def test_the_promised_rate_holds_on_other_patients(modality, method):
     """Of healthy tissue about 1 % is above 2, on patients who neither trained nor calibrated."""
     known = MODALITIES[modality]

@@ -320,6 +320,10 @@ def test_the_log_names_a_series_once_and_no_patient(node, studies, caplog):
     assert str(source.PatientName) not in caplog.text
 
 
+#: Of a node: all but the last end by SIGKILL. `make acceptance` has twenty.
+TURNS = 3
+
+
 def test_killed_at_any_moment_nothing_is_lost_or_doubled(studies, tmp_path):
     """The real command, SIGKILL again and again while slices come one by one and ``--status`` is asked; at the end the
     archive has the results of all slices, each once.
@@ -332,14 +336,14 @@ def test_killed_at_any_moment_nothing_is_lost_or_doubled(studies, tmp_path):
         moments = np.random.RandomState(1)
         paths = files(studies, "p0") + files(studies, "p1")
         acknowledged = 0
-        for turn in range(4):
+        for turn in range(TURNS):
             process = subprocess.Popen(
                 command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ
             )
             try:
                 wait_for(lambda: reached(port))
                 ending = time.monotonic() + moments.uniform(1.0, 4.0)
-                while acknowledged < len(paths) and (turn == 3 or time.monotonic() < ending):
+                while acknowledged < len(paths) and (turn == TURNS - 1 or time.monotonic() < ending):
                     some = paths[acknowledged : acknowledged + moments.randint(1, 5)]
                     acknowledged += sum(status == 0 for status in send(some, port) or [])
                     look = Spool(spool).status(quiet=0.5)
@@ -347,7 +351,7 @@ def test_killed_at_any_moment_nothing_is_lost_or_doubled(studies, tmp_path):
                     time.sleep(moments.uniform(0, 0.8))
                 time.sleep(max(0.0, ending - time.monotonic()))
             finally:
-                if turn < 3:
+                if turn < TURNS - 1:
                     process.send_signal(signal.SIGKILL)
                     process.wait(30)
             kept = {path.stem for path in spool.glob("series/*/instances/*.dcm")}

@@ -108,10 +108,10 @@ def test_a_copy_with_another_voxel_size_is_the_same_retina(job):
     assert np.corrcoef(shrunk[both], coarse[both])[0, 1] > 0.6
 
 
-def test_every_real_file_gets_its_map(job):
+def test_real_files_get_their_map(job):
     from bundle.oct_cases import find_oct
 
-    for case in [*find_oct(data_folder("oct/duke")), *find_oct(data_folder("oct/kermany"))][::4]:
+    for case in [*find_oct(data_folder("oct/duke")), *find_oct(data_folder("oct/kermany"))][::10]:
         result = job({"image": case["image"], "voxel_um": case.get("voxel_um"), "name": case["name"]})
         assert tuple(result["pred"].shape[1:]) == tuple(result["image"].meta["spatial_shape"])
         assert np.isfinite(result["pred"].numpy()).all()

@@ -25,6 +25,7 @@ def save_random_weights(path, seed):
     torch.save({k: v for k, v in network.state_dict().items() if not k.startswith("lesions.")}, path)
 
 
+@pytest.mark.slow
 def test_trainings_in_units_of_their_own(bids_folder, tmp_path):
     split = tmp_path / "split.json"
     split.write_text(
