@@ -32,7 +32,7 @@ class Oracle(SliceMethod):
         for size, padding in (
             ((41, 1), (20, 0)),
             ((1, 41), (0, 20)),
-        ):  # one after the other is quicker than both at once
+        ):  # quicker than both at once
             inside = torch.nn.functional.avg_pool2d(inside, size, stride=1, padding=padding)
         inside = inside > 0.97
         return (slices - 0.4).clamp(min=0) * inside + 0.01 * slices

@@ -5,6 +5,7 @@ nothing is asked of any network. Skipped where there is no Chromium or no Playwr
 
 import dataclasses
 import os
+import re
 import shutil
 import time
 from io import BytesIO
@@ -219,6 +220,20 @@ def test_ten_thousand_stay_quick(tmp_path):
     print(f"10 000 cases: {path.stat().st_size / 2**20:.1f} MiB, open after {opened:.1f} s, {made} cards made")
     assert opened < 10
     assert made < 500
+
+
+def test_a_case_is_printed_on_one_page(page):
+    """Words, slices and findings; nothing to click, and none of the other scans."""
+    page.locator(".card").first.click()
+    page.wait_for_timeout(500)
+    page.emulate_media(media="print")
+    for shown in ("#case-name", "#case-words", "#case-facts", ".notice", "#slices figure"):
+        assert page.locator(shown).first.is_visible(), shown
+    for hidden in ("#gallery", "#controls", "#close", ".sliders", "#failed", "#scores"):
+        assert not page.locator(hidden).first.is_visible(), hidden
+    printed = page.pdf(format="A4", print_background=True)
+    assert printed.startswith(b"%PDF")
+    assert len(re.findall(rb"/Type\s*/Page\b", printed)) == 1
 
 
 def test_pictures_of_the_docs(tmp_path):

@@ -16,7 +16,8 @@ __all__ = ["add_arguments", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("data", type=Path, help="folder of the sets of bundle/evaluation/untrained.py")
+    parser.add_argument("data", type=Path, help="data set whose validation people make them, or folder of all sets")
+    parser.add_argument("--split", type=Path, help="split file of that data set (default: by a hash of the names)")
     parser.add_argument("--threads", type=positive, help="most threads of arithmetic (default: all cores)")
     add_modality(parser)
     parser.add_argument("--method", default="default", help="whose findings (default: those of the default map)")
@@ -30,4 +31,5 @@ def run(options: argparse.Namespace) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     own, overwrite = options.models, options.overwrite_shipped
     settings = settings_of(options.set)
-    print(make_odds(options.data, options.modality, options.method, options.threads, own, overwrite, **settings))
+    data, modality, method = options.data, options.modality, options.method
+    print(make_odds(data, modality, method, options.threads, own, overwrite, options.split, **settings))

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from ..errors import DatasetError
+from ..errors import DatasetError, ScanError, cause_of
 from ..io.nifti import read_scan
 from ..modalities import DEFAULT, modality_of
 from ..model_files import made_models_dir, own_file, refuse_shipped
@@ -21,7 +21,7 @@ from ..scoring.findings import CORNERS, find_findings, label_findings, voxel_mil
 from ..scoring.odds import FindingOdds, HealthyScan, odds_beside, write_odds
 from ..scoring.rates import BrainBox
 from ..transforms.head import free_slices
-from .untrained import SETS
+from .untrained import cases_for_odds
 
 __all__ = ["THRESHOLDS", "healthy_scan", "make_odds", "odds_of_cases"]
 
@@ -97,7 +97,13 @@ def odds_of_cases(
     scans: dict[float, list[HealthyScan]] = {threshold: [] for threshold in THRESHOLDS}
     in_brain = bool(job.modality.brain_network)
     for source, slices_alone, case in cases:
-        item = job({key: case[key] for key in ("image", "name") if key in case})
+        try:
+            item = job({key: case[key] for key in ("image", "name", "voxel_um") if key in case})
+        except Exception as error:
+            if not isinstance(cause := cause_of(error), ScanError):
+                raise
+            logger.warning("%s: left out: %s", case.get("name"), cause)
+            continue
         lesion = read_scan(case["label"], labels=True)[0].numpy() > 0.5 if "label" in case else None
         for threshold in THRESHOLDS:
             scan = healthy_scan(item, job.region, threshold, lesion, source, slices_alone, in_brain)
@@ -120,17 +126,19 @@ def make_odds(
     threads: int | None = None,
     models_dir: Path | None = None,
     overwrite: bool = False,
+    split: str | Path | None = None,
     **settings: object,
 ) -> Path:
     """Make the odds of a method's findings of people who trained nothing, and write them beside its calibration.
 
     Args:
-        data: folder of the sets of `bundle.evaluation.untrained`; those that are missing are left out.
-        modality: a contrast of brain MRI.
+        data: see `bundle.evaluation.untrained.cases_for_odds`.
+        modality: name.
         method: of the modality.
         threads: most threads of arithmetic.
         models_dir: folder of weights and calibrations of one's own, which gets them (`bundle.model_files`).
         overwrite: replace those that ship.
+        split: file that deals a data set of one's own.
         settings: ids of the config to set, ``weights`` and ``tables`` for instance.
 
     Returns:
@@ -138,7 +146,7 @@ def make_odds(
 
     Raises:
         OutputError: when they would replace those that ship, and were not to.
-        DatasetError: when no set is there, or there are too few findings.
+        DatasetError: when no scan is there, or there are too few findings.
     """
     known = modality_of(modality)
     given = {"precision": "float32", "check_contrast": False, **settings, **({"threads": threads} if threads else {})}
@@ -147,11 +155,7 @@ def make_odds(
     path = odds_beside(job.config.get_parsed_content("tables"))
     path = own_file(models_dir, path) if models_dir else path
     refuse_shipped(path, overwrite)
-    sets = [one for one in SETS if one.suffix == known.suffix and one.makes_odds and (Path(data) / one.folder).is_dir()]
-    if not sets:
-        raise DatasetError(data, f"no set of {known.suffix} scans", "Check the folder")
-    cases = ((one.folder, one.slices_alone, case) for one in sets for case in one.calibrating(Path(data)))
-    odds = odds_of_cases(known.configs(method), cases, **given)
+    odds = odds_of_cases(known.configs(method), cases_for_odds(Path(data), known, split), **given)
     if not odds:
         raise DatasetError(data, "too few findings of healthy tissue", "Give more scans")
     write_odds(path, str(job.settings["method"]), odds)

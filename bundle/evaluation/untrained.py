@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scans of people who trained nothing, of all places and contrasts."""
+"""Scans of people who trained nothing, of all places and contrasts, and which of them make the odds of findings."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..cases import find_scans, lesion_cases
-from ..datasets import select_subjects
+from ..datasets import cropped_cases, select_subjects, training_cases
+from ..modalities import OCT, Modality
+from ..oct_cases import DUKE
 from ..paths import bundle_root
 
-__all__ = ["SETS", "Scans"]
+__all__ = ["SETS", "Scans", "cases_for_odds"]
+
+OCT_FOLDER, CROPPED = "oct", "kermany_normal_cropped"
 
 
 class Scans(NamedTuple):
@@ -77,3 +81,33 @@ SETS = (
     Scans("brain_t1_ixi", "T1w", "healthy_t1w", ("validation",), masked=False),
     Scans("brain_t2_healthy", "T2w", "healthy_t2w", ("validation",), masked=False),
 )
+
+
+def cases_for_odds(data: Path, modality: Modality, split: str | Path | None = None) -> list[tuple[str, bool, dict]]:
+    """Scans whose healthy tissue makes the odds of findings: set of scans, whether only slices without lesion are
+    healthy, and the case.
+
+    Args:
+        data: folder of `SETS`, or of `OCT_FOLDER`; or one data set of one's own, whose validation part is taken.
+        modality: of the scans.
+        split: file that deals a data set of one's own; None deals by a hash of the names.
+
+    Raises:
+        DatasetError: when there is nothing.
+    """
+    if modality is OCT and (data / OCT_FOLDER).is_dir():
+        return _retinas(data / OCT_FOLDER)
+    sets = [one for one in SETS if one.suffix == modality.suffix and one.makes_odds and (data / one.folder).is_dir()]
+    if sets:
+        return [(one.folder, one.slices_alone, case) for one in sets for case in one.calibrating(data)]
+    layout = modality.layout if (data / "derivatives" / "lesion").is_dir() or modality is OCT else "bids"
+    cases = training_cases(data, "validation", layout, split, modality.suffix)
+    return [(data.name, layout == "bids_lesion", case) for case in cases]
+
+
+def _retinas(folder: Path) -> list[tuple[str, bool, dict]]:
+    """Normal B-scans of three sources: two cameras, and cropped pictures whose size was lost."""
+    normal = training_cases(folder, "validation", OCT.layout, OCT.split_path)
+    cropped = cropped_cases([folder / CROPPED] if (folder / CROPPED).is_dir() else [], "test")
+    sources = [("duke" if DUKE.search(Path(case["image"]).stem) else "oct2017", case) for case in normal]
+    return [(name, False, case) for name, case in [*sources, *((CROPPED, case) for case in cropped)]]
