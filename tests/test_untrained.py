@@ -43,5 +43,6 @@ def test_a_data_set_of_ones_own(bids_folder, tmp_path):
         (bids_folder.name, True, "sub-02"),
     ]
     assert all("label" in case for _, _, case in cases)
+    (tmp_path / "empty").mkdir()
     with pytest.raises(DatasetError):
-        cases_for_odds(tmp_path, FLAIR)
+        cases_for_odds(tmp_path / "empty", FLAIR)

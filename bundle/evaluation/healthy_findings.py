@@ -149,7 +149,8 @@ def make_odds(
         DatasetError: when no scan is there, or there are too few findings.
     """
     known = modality_of(modality)
-    given = {"precision": "float32", "check_contrast": False, **settings, **({"threads": threads} if threads else {})}
+    given = {"precision": "float32", **settings, **({"threads": threads} if threads else {})}
+    given |= {"check_contrast": False} if known.brain_network else {}
     given |= {"models_dir": made_models_dir(models_dir)} if models_dir else {}
     job = Job(known.configs(method), **given)
     path = odds_beside(job.config.get_parsed_content("tables"))

@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 ODDS = "odds.json"  # beside the calibration that it is made with
 #: Weights, chosen on all sets of scans together: docs/decisions/0015-odds-of-findings.md.
 HEIGHT_WEIGHT, DEPTH_WEIGHT, RATE_WEIGHT = 1.0, 2.5, 2.0
-DEEP_MM = 15.0
+DEEP_MM = 12.0
 LEAST_EXCESS = 1e-3  # of a voxel that lies at the threshold: a logarithm is taken
 POINTS = 61  # of a table
 LEAST = 3  # findings that the last point of a table rests on
@@ -55,7 +55,7 @@ def extremeness(values: np.ndarray, voxel_ml: float, depth_mm: float, threshold:
     for its depth.
 
     The mass is volume times what the map has above the threshold, as cluster mass in neuroimaging (Bullmore et al.
-    1999), so that a lone voxel counts by its size. The height is the highest value. Depth counts up to 15 mm, since
+    1999), so that a lone voxel counts by its size. The height is the highest value. Depth counts up to 12 mm, since
     partial volume at the surface lights up in many healthy people.
 
     Args:
