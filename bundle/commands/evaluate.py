@@ -22,6 +22,7 @@ PROTOCOLS = {
     "places": (["evaluate_places.json"], "data_dir"),
     "findings": (["evaluate_findings.json"], "data_dir"),
     "findings-t1w": (["t1w.json", "evaluate_findings_t1w.json"], "data_dir"),
+    "stability": (["evaluate_stability.json"], "data_dir"),
     "t1w": (["t1w.json", "evaluate_t1w.json"], "data_dir"),
     "t2w": (["t2w.json", "evaluate_t2w.json"], "data_dir"),
     "oct": (["oct.json", "evaluate_oct.json"], "dataset_dir"),
@@ -32,7 +33,9 @@ SPLIT = ("patients", "oct")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("protocol", choices=PROTOCOLS, help="what is evaluated; see docs/protocol.md and docs/oct.md")
-    parser.add_argument("data", type=Path, help="folder of the data; for places, findings, t1w and t2w, of all sets")
+    parser.add_argument(
+        "data", type=Path, help="folder of the data; for places, findings, stability, t1w and t2w, of all sets"
+    )
     parser.add_argument("output", type=Path, help="folder of the tables and pictures")
     parser.add_argument(
         "--split",

@@ -30,7 +30,7 @@ from .lesion_wise import PROMISED, LesionWise, scan_figures
 from .patients import write_rows
 from .rows import load_rows
 
-__all__ = ["findings_table"]
+__all__ = ["cases_of_place", "findings_table"]
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +87,8 @@ def findings_table(
     return table
 
 
-def _cases(suffix: str, where: Mapping) -> list[dict]:
+def cases_of_place(suffix: str, where: Mapping) -> list[dict]:
+    """``image``, and ``label`` where there are masks, of a place of `findings_table`."""
     root = where["dataset_dir"]
     has_masks = (Path(root) / "derivatives" / "lesion").is_dir()
     if where.get("split"):
@@ -98,7 +99,7 @@ def _cases(suffix: str, where: Mapping) -> list[dict]:
 
 def _score(jobs: Mapping[str, Job], suffix: str, where: Mapping) -> dict[str, _Place]:
     kept = {name: _Place() for name in jobs}
-    for case in _cases(suffix, where):
+    for case in cases_of_place(suffix, where):
         lesion = read_scan(case["label"], labels=True)[0].numpy() > 0.5 if "label" in case else None
         for name, job in jobs.items():
             item = job({key: case[key] for key in ("image", "name") if key in case})
