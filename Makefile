@@ -20,15 +20,14 @@ demo: $(VENV)/installed
 test: $(VENV)/installed lint docs
 	OMP_NUM_THREADS=1 $(BIN)/$(PYTEST) tests
 
-# What takes minutes: the rates of every method, and a comparison of trainings.
+# What takes minutes: the rates of every method, a comparison of trainings, processes that are killed again and again.
 test-slow: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/$(PYTEST) -m slow tests
 
 # MONAI Label still lives on NumPy 1.26: what reads, maps and writes is tested there too, and without the extras, of which
 # `hospital` brings a JPEG-LS decoder that wants NumPy 2; so the bare install is tested.
-NUMPY1 = anomalies bernoulli brain_depth brain cases content contract dicom dicom_headers dicom_parts findings image_methods \
-    installed job laws lesion_wise lesions main_job methods modalities mri networks nifti no_scan oct oct_job odds \
-    place_rates public resample scoring units volumes where
+NUMPY1 = brain contract dicom findings image_methods job main_job methods mri networks nifti odds oct place_rates scoring \
+    units volumes
 test-numpy1: $(VENV)-numpy1/installed
 	OMP_NUM_THREADS=1 $(VENV)-numpy1/bin/$(PYTEST) $(NUMPY1:%=tests/test_%.py)
 

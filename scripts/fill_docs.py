@@ -83,6 +83,23 @@ def places_in_short() -> str:
     return "\n".join(lines)
 
 
+def findings_in_short() -> str:
+    """What a person reads of the default's maps."""
+    rows = []
+    for name in ("findings", "findings_t1w"):
+        with (DOCS / "evaluation" / f"{name}.csv").open(encoding="utf-8") as file:
+            rows += [row for row in csv.DictReader(file) if row["method"] == "default"]
+    lines = ["| people | scans | findings a scan | of them true | lesions hit | lesion F1 (ISLES) |", "|---" * 6 + "|"]
+    for row in rows:
+        if row["ill"] == "True":
+            shares = [f"{float(row[key]):.2f}" for key in ("true", "lesions_hit", "isles_f1")]
+            lines.append(f"| {row['place']} | {row['scans']} | {float(row['findings']):g} | {' | '.join(shares)} |")
+    for row in rows:
+        if row["ill"] == "False":
+            lines.append(f"| {row['place']} | {row['scans']} | {float(row['seen_1']):.2f} (mean; 1 promised) | | | |")
+    return "\n".join(lines)
+
+
 def oct_in_short() -> str:
     """AUROC a disease with its interval, rates, and AUPRC over pixels; a star where no calibration ships."""
     with (DOCS / "oct" / "table.csv").open(encoding="utf-8") as file:
@@ -170,7 +187,11 @@ TABLES = {
     "places_in_short": places_in_short,
     "places": _file("evaluation/places.md"),
     "places_lesions": _file("evaluation/places_lesions.md"),
+    "findings_in_short": findings_in_short,
     "findings": _file("evaluation/findings.md"),
+    "findings_t2w": _file("evaluation/findings_t2w.md"),
+    "findings_oct": _file("oct/findings_oct.md"),
+    "stability": _file("evaluation/stability.md"),
     "findings_t1w": _file("evaluation/findings_t1w.md"),
     "patients": _file("evaluation/table.md"),
     "oct_in_short": oct_in_short,

@@ -446,6 +446,7 @@ run_batch(plan(Path(sys.argv[1])), QuickJob(0.02), Path(sys.argv[2]))
 """
 
 
+@pytest.mark.slow
 def test_killed_and_started_again_it_ends_the_same(scans, tmp_path):
     """SIGKILL at random moments; then once to the end: the same bytes as an undisturbed run."""
     whole, output = tmp_path / "whole", tmp_path / "out"

@@ -138,6 +138,7 @@ def test_what_is_done_is_not_done_again(scans, here, tmp_path, monkeypatch):
     assert {row["status"] for row in rows(output).values()} == {"done before"}
 
 
+@pytest.mark.slow
 def test_a_death_costs_a_retry_and_a_poisonous_scan_is_given_up_after_two(scans, here, deadly, tmp_path):
     folder, output = tmp_path / "in", tmp_path / "out"
     folder.mkdir()
@@ -247,6 +248,7 @@ def test_any_executor_will_do_and_what_it_loses_is_asked_again(losses, scans, tm
         assert "its worker has gone" in ended[0].reason
 
 
+@pytest.mark.slow
 def test_workers_that_have_all_gone_end_a_run_with_one_error(scans, scheduler, tmp_path, capsys, monkeypatch):
     """Not in silence, and not at once: others may come."""
     monkeypatch.setattr("bundle.batch.cluster.PATIENCE", 6.0)

@@ -64,6 +64,7 @@ def test_it_holds_what_a_bundle_must(unpacked):
     assert not json.loads((unpacked / "configs" / "metadata.json").read_text())["eval_metrics"]
 
 
+@pytest.mark.slow
 def test_away_from_the_repository_it_makes_the_same_map(unpacked, tmp_path, head):
     scan, _, affine = head
     write_map(tmp_path / "in" / "a_FLAIR.nii.gz", scan, affine, np.int16)

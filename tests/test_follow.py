@@ -213,6 +213,7 @@ def test_a_copy_of_a_real_scan_has_hardly_changed(tmp_path):
     assert changed < 0.3
 
 
+@pytest.mark.slow
 def test_a_lesion_planted_into_a_real_scan(tmp_path):
     case = find_scans(data_folder("brain_wml10"))[4]
     image = nib.load(case["image"])

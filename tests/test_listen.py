@@ -321,9 +321,10 @@ def test_the_log_names_a_series_once_and_no_patient(node, studies, caplog):
 
 
 #: Of a node: all but the last end by SIGKILL. `make acceptance` has twenty.
-TURNS = 3
+TURNS = 4
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_nothing_is_lost_or_doubled(studies, tmp_path):
     """The real command, SIGKILL again and again while slices come one by one and ``--status`` is asked; at the end the
     archive has the results of all slices, each once.
