@@ -169,7 +169,7 @@ class LesionWise:
             drawn = [self._pooled([self.scans[n] for n in rng.randint(count, size=count)], False) for _ in range(draws)]
             for key in ("isles_f1", "lesions_hit", "true"):
                 known = [float(str(one[key])) for one in drawn if one[key] != ""]
-                row[f"{key}_interval"] = tuple(np.percentile(known, [2.5, 97.5])) if known else ""
+                row[f"{key}_interval"] = tuple(np.percentile(known, [2.5, 97.5]).round(4).tolist()) if known else ""
         return row
 
     @staticmethod
