@@ -61,7 +61,7 @@ results: $(VENV)/installed
 	$(BIN)/python scripts/fill_docs.py
 
 bench: $(VENV)/installed
-	$(BIN)/flipmap benchmark
+	$(BIN)/flipmap lab benchmark
 
 # The built wheel, put elsewhere, and a part of the suite against it from a folder without the repository.
 test-wheel: $(VENV)/installed

@@ -10,13 +10,14 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from .errors import EXIT_CODES, DatasetError, cause_of
 from .paths import __version__, default_config
 
-__all__ = ["COMMANDS", "entry", "main"]
+__all__ = ["COMMANDS", "LAB", "entry", "main"]
 
 #: Command → what it is for. Its module in `bundle.commands` has the same name, with underscores.
 COMMANDS = {
@@ -26,17 +27,20 @@ COMMANDS = {
     "listen": "be a DICOM node: map what an archive sends, and send the results back",
     "bids": "map a BIDS data set, as a BIDS App",
     "mercure": "be a module of mercure: map a series in a folder, leave DICOM files in another",
-    "boutiques": "write the Boutiques descriptor of the BIDS App",
     "methods": "list modalities and methods",
     "export": "write a method as a bundle of its own, for MONAI Label or a release",
     "config": "say where the main config is, for python -m monai.bundle run",
     "train": "train a network by one of the recipes",
     "join-weights": "put parts that were trained one by one into one file of weights",
     "calibrate": "make calibrations anew, after a training or a change of settings",
-    "several": "choose, calibrate and evaluate the map of several contrasts of one head",
     "odds": "make the odds of findings from healthy tissue of people who trained nothing",
     "evaluate": "make a table of results",
+}
+#: Those of ``flipmap lab``: how the choices of this project were made, and are checked.
+LAB = {
     "benchmark": "measure time and memory",
+    "boutiques": "write the Boutiques descriptor of the BIDS App",
+    "several": "choose, calibrate and evaluate the map of several contrasts of one head",
     "compare-trainings": "measure the variability across training seeds",
     "leave-site-out": "train without each hospital, and test on it",
     "choose-percentile": "say how reliable thresholds of few patients are",
@@ -50,7 +54,10 @@ COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments and arguments[0] in LAB:  # its name until 0.17.0
+        print(f"flipmap: {arguments[0]} is flipmap lab {arguments[0]} now", file=sys.stderr)
+        arguments.insert(0, "lab")
     parser = _parser(arguments)
     options, unknown = parser.parse_known_args(arguments)
     if unknown:
@@ -85,7 +92,17 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="flipmap", description=__doc__.splitlines()[0], epilog=f"exit codes: {codes}")
     parser.add_argument("--version", action="version", version=f"flipmap {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, purpose in COMMANDS.items():
+    _add(commands, COMMANDS, arguments, codes)
+    lab = commands.add_parser(
+        "lab", help="how the choices of this project were made and are checked: flipmap lab --help"
+    )
+    lab.description = "How the choices of this project were made, and are checked."
+    _add(lab.add_subparsers(required=True, metavar="COMMAND"), LAB, arguments, codes)
+    return parser
+
+
+def _add(commands: Any, purposes: Mapping[str, str], arguments: Sequence[str], codes: str) -> None:
+    for name, purpose in purposes.items():
         command = commands.add_parser(
             name, help=purpose, epilog=f"exit codes: {codes}", formatter_class=argparse.RawDescriptionHelpFormatter
         )
@@ -94,7 +111,6 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
             command.description = module.__doc__
             module.add_arguments(command)
             command.set_defaults(run=module.run, parser=command)
-    return parser
 
 
 def _unrecognised(unknown: Sequence[str], options: argparse.Namespace) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The commands of ``flipmap``: each says what it takes, and old names of scripts lead to them."""
+"""The commands of ``flipmap``: each says what it takes, and old names lead to them."""
 
 import argparse
 import contextlib
@@ -14,13 +14,13 @@ import sys
 import numpy as np
 import pytest
 
-from bundle.cli import COMMANDS, main
+from bundle.cli import COMMANDS, LAB, main
 from bundle.io.nifti import write_map
 from bundle.synthesis.sample import synthetic_head
 from tests.conftest import ROOT
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", [*COMMANDS, *LAB])
 def test_every_option_says_what_it_is_for(name):
     module = importlib.import_module(f"bundle.commands.{name.replace('-', '_')}")
     parser = argparse.ArgumentParser()
@@ -32,14 +32,17 @@ def test_every_option_says_what_it_is_for(name):
 
 def test_every_module_is_a_command():
     modules = {path.stem for path in (ROOT / "bundle" / "commands").glob("*.py")} - {"__init__", "options"}
-    assert modules == {name.replace("-", "_") for name in COMMANDS}
+    assert modules == {name.replace("-", "_") for name in (*COMMANDS, *LAB)}
 
 
-def test_old_names_of_scripts_lead_to_commands():
-    old = [path for path in (ROOT / "scripts").glob("*.py") if '"""Old name of' in path.read_text()]
-    assert len(old) >= 9
-    for path in old:
-        assert re.search(r'main\(\["([a-z-]+)"', path.read_text())[1] in COMMANDS
+@pytest.mark.parametrize("name", LAB)
+def test_old_names_lead_to_the_laboratory(name, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main([name, "--help"])
+    assert caught.value.code == 0
+    said = capsys.readouterr()
+    assert said.err == f"flipmap: {name} is flipmap lab {name} now\n"
+    assert f"usage: flipmap lab {name}" in said.out
 
 
 def test_help_names_the_commands_and_the_exit_codes(capsys):
@@ -47,7 +50,12 @@ def test_help_names_the_commands_and_the_exit_codes(capsys):
         main(["--help"])
     said = capsys.readouterr().out
     assert all(name in said for name in COMMANDS)
+    assert not any(f"\n    {name}" in said for name in LAB)
     assert "130" in said
+    with pytest.raises(SystemExit):
+        main(["lab", "--help"])
+    said = capsys.readouterr().out
+    assert all(f"\n    {name}" in said for name in LAB)
 
 
 def test_methods_for_machines(capsys):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from monai.utils import set_determinism
 
-from bundle.cli import COMMANDS, main
+from bundle.cli import COMMANDS, LAB, main
 from bundle.commands import benchmark, choose_percentile, choose_settings, leave_site_out
 from bundle.datasets import read_split
 from bundle.io.nifti import write_map
@@ -158,7 +158,7 @@ STARTS = {
 
 
 def test_no_command_is_left_out():
-    assert set(STARTS) == set(COMMANDS)
+    assert set(STARTS) == {*COMMANDS, *LAB}
 
 
 @pytest.mark.parametrize("name", STARTS)
@@ -166,7 +166,8 @@ def test_it_starts(name, tiny, capsys):
     arguments, left = STARTS[name](tiny)
     assert arguments[0] == name
     capsys.readouterr()
-    assert main([str(one) for one in arguments]) == 0, capsys.readouterr().err
+    given = [*(("lab",) if name in LAB else ()), *map(str, arguments)]
+    assert main(given) == 0, capsys.readouterr().err
     if left is None:
         assert capsys.readouterr().out.strip()
     else:

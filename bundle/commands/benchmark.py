@@ -2,9 +2,9 @@
 """Seconds and peak memory: the main job on a scan of 24 slices, read to written; ways to score, a slice each; and how
 far maps in bfloat16 (and on a GPU, where there is one) are from those in float32.
 
-    flipmap benchmark [--threads 2]
-    flipmap benchmark --load docs/evaluation/load.csv --before ../flipmap-0.8.0
-    flipmap benchmark --methods docs/evaluation/cost.csv
+    flipmap lab benchmark [--threads 2]
+    flipmap lab benchmark --load docs/evaluation/load.csv --before ../flipmap-0.8.0
+    flipmap lab benchmark --methods docs/evaluation/cost.csv
 
 The second form runs the main job on twelve scans, alone and beside processes that keep the cores busy; with --before,
 by turns with another version (0.8.0: `git worktree add ../flipmap-0.8.0 a68f754`). The third runs the main job

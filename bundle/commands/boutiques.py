@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Write the Boutiques descriptor of the BIDS App, made from its own options.
 
-flipmap boutiques > flipmap.json
+flipmap lab boutiques > flipmap.json
 bosh exec launch flipmap.json invocation.json
 """
 

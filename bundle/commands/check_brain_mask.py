@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How good the brain mask is, where an honest reference can be had.
 
-    flipmap check-brain-mask --label_maps FOLDER --stripped BIDS --scans BIDS
+    flipmap lab check-brain-mask --label_maps FOLDER --stripped BIDS --scans BIDS
 
 Held-out label maps: random scans painted from them, each of a contrast of its own. Stripped T1w: what was left by the
 stripping, put into a synthetic skull and scalp, and as it is, where it must be recognised. Scans with FLAIR and T1w of

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Count how often the contrast of a brain scan is told right, on people who trained nothing.
 
-    flipmap check-contrast DATA docs/evaluation/contrasts.csv
+    flipmap lab check-contrast DATA docs/evaluation/contrasts.csv
 
 DATA holds the sets of `bundle.evaluation.untrained`; those that are missing are left out. Every scan is looked at as it
 is, in three other orientations, and without its skull.

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How well the maps find small lesions: planted into healthy slices of real scans, at their own resolution.
 
-    flipmap check-small-lesions --dataset_dir DATASET --part validation test --output_dir docs/evaluation
+    flipmap lab check-small-lesions --dataset_dir DATASET --part validation test --output_dir docs/evaluation
 
 Writes ``small_lesions.csv``, of another contrast ``small_lesions_t1w.csv`` or ``small_lesions_t2w.csv``: average
 precision over the head of the slices that may hold lesions, map masked, for the intensity, structured flips and the

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How surely a stripped skull is told from a whole head (`bundle.transforms.skull_stripping`), as volumes and as slabs.
 
-    flipmap check-stripping --whole BIDS [BIDS ...] --stripped BIDS [BIDS ...]
+    flipmap lab check-stripping --whole BIDS [BIDS ...] --stripped BIDS [BIDS ...]
 
 Whole heads are asked as they are and stripped by the brain mask found in them; of every one a slab of 30 mm, too.
 """

@@ -4,7 +4,7 @@
 The intensity is no network's, so that every patient but those of the test is one that it never saw: 14 of them, or 46,
 set a threshold, 21 others say what becomes of it.
 
-    flipmap choose-percentile --dataset_dir DATASET --output_dir docs/evaluation
+    flipmap lab choose-percentile --dataset_dir DATASET --output_dir docs/evaluation
 
 Writes ``percentile.csv``: for each rate that is promised and each percentile of `Calibration.fit`, how often the rate
 reached is at most twice, and at least half, of what was promised.

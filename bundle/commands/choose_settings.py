@@ -5,7 +5,7 @@ No label of a lesion takes part. The anomalies are of another family than those 
 Synthetic anomalies are not tumours, though: ``--on tumours`` holds the fusions against the labels of the validation
 patients.
 
-    flipmap choose-settings --dataset_dir DATASET --output_dir docs/evaluation
+    flipmap lab choose-settings --dataset_dir DATASET --output_dir docs/evaluation
 
 Writes ``settings.csv``, and ``sweep.png``: the masked chain over noise level L and threshold P, with the P that a given
 share of healthy bits exceeds, so that P follows from healthy data instead of from a hand. With ``--on small``

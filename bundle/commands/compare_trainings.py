@@ -4,7 +4,7 @@
     for seed in 1 2 3; do
         python -m monai.bundle run --config_file configs/train_denoiser.json --seed $seed --output_dir runs/$seed …
     done
-    flipmap compare-trainings --weights runs/*/weights.pt --dataset_dir DATASET --output_dir docs/evaluation
+    flipmap lab compare-trainings --weights runs/*/weights.pt --dataset_dir DATASET --output_dir docs/evaluation
 
 Writes ``trainings.csv``: the default, its flips and the smoothed intensity on validation and test patients, a row a
 training, with mean and standard deviation over them. Calibrations are kept beside the weights, and not made again.

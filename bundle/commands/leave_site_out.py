@@ -5,7 +5,7 @@ Autoencoder and denoiser are trained from nothing on the patients of the other h
 repository, and once on those of all. Every run takes the same number of steps, far fewer than the weights of the
 repository had: compare these figures with each other, not with the table of the evaluation.
 
-    flipmap leave-site-out --dataset_dir DATASET --runs runs/hospitals --output_dir docs/evaluation
+    flipmap lab leave-site-out --dataset_dir DATASET --runs runs/hospitals --output_dir docs/evaluation
 
 Writes ``hospitals.csv``. Runs are resumed, and finished ones kept: give the same ``--runs`` again. ``--only CS`` makes
 one of them and leaves the table to a later call, so that several can be made side by side.

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The map of several contrasts of one head: choose the shares, calibrate it, evaluate it.
 
-    flipmap several choose DATA docs/evaluation/several_shares.csv
-    flipmap several calibrate DATA --models DIR
-    flipmap several odds DATA --models DIR
-    flipmap several evaluate DATA docs/evaluation/several.csv
+    flipmap lab several choose DATA docs/evaluation/several_shares.csv
+    flipmap lab several calibrate DATA --models DIR
+    flipmap lab several odds DATA --models DIR
+    flipmap lab several evaluate DATA docs/evaluation/several.csv
 
 Shares stand in configs/several.json; after a change of them, or of a calibration of one contrast, calibrate anew.
 """
@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> None:
         return
     models_of(options)
     if options.output is None:
-        raise FlipmapError("several", "no table named", f"Write flipmap several {options.step} DATA TABLE.csv")
+        raise FlipmapError("several", "no table named", f"Write flipmap lab several {options.step} DATA TABLE.csv")
     if options.step == "choose":
         print(choose_shares(options.data, options.output, options.models))
     else:

@@ -92,7 +92,7 @@ class ContrastJob(Job):
         try:
             return Several({contrast: self.job_of(contrast).calibration_hash for contrast in shares}, models_dir)
         except WeightsError as error:
-            # With a calibration of one's own that is as it should be, until `flipmap several calibrate`.
+            # With a calibration of one's own that is as it should be, until `flipmap lab several calibrate`.
             log = logger.info if models_dir else logger.warning
             log("no map of %s together: %s", " and ".join(shares), error)
             return None
