@@ -19,6 +19,7 @@ from .paths import __version__, default_config
 
 __all__ = ["COMMANDS", "LAB", "entry", "main"]
 
+PURPOSE = "Maps of what is not normal in brain MRI and retinal OCT, learned from healthy tissue alone."
 #: Command → what it is for. Its module in `bundle.commands` has the same name, with underscores.
 COMMANDS = {
     "run": "map every scan of a folder",
@@ -89,7 +90,7 @@ def entry() -> None:
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     """Of all commands; only of those among the arguments the module is imported, since most bring PyTorch along."""
     codes = ", ".join(f"{code} {meaning}" for meaning, code in sorted(EXIT_CODES.items(), key=lambda i: i[1]))
-    parser = argparse.ArgumentParser(prog="flipmap", description=__doc__.splitlines()[0], epilog=f"exit codes: {codes}")
+    parser = argparse.ArgumentParser(prog="flipmap", description=PURPOSE, epilog=f"exit codes: {codes}")
     parser.add_argument("--version", action="version", version=f"flipmap {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add(commands, COMMANDS, arguments, codes)

@@ -19,7 +19,7 @@ from bundle.io.files import whole_file
 DOCS = Path(bundle_root()) / "docs"
 PAGES = (
     "README.md",
-    *("docs/README.md", "docs/evaluation.md", "docs/oct.md", "docs/contrasts.md", "docs/decisions/0008-rooms.md"),
+    *(f"docs/{name}.md" for name in ("index", "README", "evaluation", "oct", "contrasts", "decisions/0008-rooms")),
 )
 MARKED = re.compile(r"(<!-- begin (\w+) -->\n).*?(<!-- end \2 -->)", re.DOTALL)
 #: Rows and columns of the README: name in places.csv → what it is called there.

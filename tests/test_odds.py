@@ -248,7 +248,8 @@ def test_healthy_tissue_of_ill_people(item):
     [
         (3.2, False, "a healthy scan has 3.2 like it on average"),
         (0.1, False, "about one in 11 healthy scans has one like it"),
-        (1e-4, True, "about one in 10,000 healthy scans has one like it, by extrapolation"),
+        (1e-3, True, "about one in 1,000 healthy scans has one like it, by extrapolation"),
+        (1e-9, True, "fewer than one in 10,000 healthy scans has one like it, by extrapolation"),
     ],
 )
 def test_odds_in_words(expected, beyond, words):

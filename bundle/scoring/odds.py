@@ -48,6 +48,7 @@ LEAST = 3  # findings that the last point of a table rests on
 TAIL = 30  # findings, or a third of all if that is less, that the law beyond the table is fitted to
 LEAST_IN_ALL = 10  # findings that odds rest on
 LITRE = 1000.0  # ml
+MOST_SCANS = 10_000  # that words speak of: tables are made of dozens
 
 
 def extremeness(values: np.ndarray, voxel_ml: float, depth_mm: float, threshold: float) -> float:
@@ -284,6 +285,8 @@ def in_words(expected: float, beyond: bool) -> str:
     if expected >= 1:
         return f"a healthy scan has {expected:.2g} like it on average"
     scans = float(f"{1 / max(share_of_healthy(expected), 1e-12):.2g}")
+    if scans > MOST_SCANS:
+        return f"fewer than one in {MOST_SCANS:,} healthy scans has one like it, by extrapolation"
     most = f"{scans:,.0f}" if scans >= 10 else f"{scans:g}"
     return f"about one in {most} healthy scans has one like it" + (", by extrapolation" if beyond else "")
 
