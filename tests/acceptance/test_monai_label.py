@@ -163,6 +163,11 @@ def test_the_map_is_the_main_jobs_bit_for_bit(server, scans, expected, tmp_path)
         np.testing.assert_array_equal(np.asarray(mask.dataobj), np.asarray(reference.dataobj))
 
 
+def bands_of(anomaly, mask, threshold):
+    """Of the findings that are kept, as the mask is."""
+    return np.digitize(np.where(mask > 0, anomaly, 0), [threshold, threshold + 1, threshold + 2])
+
+
 def test_slicer_gets_bands_as_nrrd(server, scans, expected, tmp_path):
     name, path = next(iter(scans.items()))
     for threshold in (2.0, 3.0):
@@ -170,7 +175,10 @@ def test_slicer_gets_bands_as_nrrd(server, scans, expected, tmp_path):
         image, source = sitk.ReadImage(str(tmp_path / "answer.nrrd")), sitk.ReadImage(str(path))
         bands = sitk.GetArrayFromImage(image).transpose(2, 1, 0)
         anomaly = np.asarray(nib.load(expected / f"{name}_anomaly.nii.gz").dataobj)
-        np.testing.assert_array_equal(bands, np.digitize(anomaly, [threshold, threshold + 1, threshold + 2]))
+        answer = server.infer("flipmap_flair", name, threshold=threshold, show="mask", result_dtype="uint8")
+        mask = np.asarray(volume(answer, tmp_path).dataobj)
+        assert 0 < mask.sum() < (anomaly >= threshold).sum(), "findings that healthy people have are left out"
+        np.testing.assert_array_equal(bands, bands_of(anomaly, mask, threshold))
         assert image.GetSize() == source.GetSize()
         np.testing.assert_allclose(image.GetSpacing(), source.GetSpacing(), rtol=1e-5)
         np.testing.assert_allclose(image.GetDirection(), source.GetDirection(), atol=1e-5)
@@ -253,7 +261,8 @@ def test_batch_inference_leaves_labels_in_the_data_store(server, scans, expected
     for name in scans:
         label = volume(server.get(f"/datastore/label?label={name}&tag=original"), tmp_path, f"{name}.nii.gz")
         anomaly = np.asarray(nib.load(expected / f"{name}_anomaly.nii.gz").dataobj)
-        np.testing.assert_array_equal(np.asarray(label.dataobj), np.digitize(anomaly, [2.0, 3.0, 4.0]))
+        mask = np.asarray(nib.load(expected / f"{name}_anomaly_mask.nii.gz").dataobj)
+        np.testing.assert_array_equal(np.asarray(label.dataobj), bands_of(anomaly, mask, 2.0))
 
 
 @pytest.mark.parametrize("busy", [0, 1], ids=["alone", "beside a busy process"])
