@@ -92,7 +92,7 @@ def findings_in_short() -> str:
     lines = ["| people | scans | findings a scan | of them true | lesions hit | lesion F1 (ISLES) |", "|---" * 6 + "|"]
     for row in rows:
         if row["ill"] == "True":
-            shares = [f"{float(row[key]):.2f}" for key in ("true", "lesions_hit", "isles_f1")]
+            shares = [f"{float(row[key]):.2f}" if row[key] else "–" for key in ("true", "lesions_hit", "isles_f1")]
             lines.append(f"| {row['place']} | {row['scans']} | {float(row['findings']):g} | {' | '.join(shares)} |")
     for row in rows:
         if row["ill"] == "False":

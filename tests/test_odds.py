@@ -80,6 +80,20 @@ def test_the_case_score_has_no_ceiling(odds):
     assert odds.score([], 1200.0) == (0.0, False)
 
 
+def test_beyond_is_more_extreme_than_anything_that_was_counted():
+    odds = FindingOdds.fit(healthy(8), 2.0)
+    most = max(odds.tissue["here"].extreme)
+    assert not odds.expected(most, 1200.0)[1]
+    assert odds.expected(most + 0.01, 1200.0)[1]
+    assert float(odds.expected(most, 1200.0)[0]) == pytest.approx(1 / 30, rel=0.01), "one in thirty scans"
+
+
+def test_findings_that_are_all_alike_make_a_table():
+    odds = FindingOdds.fit([HealthyScan(np.full(12, 1.0), 1000.0)], 2.0)
+    assert odds.score([0.5], 1000.0)[0] == pytest.approx(0.0, abs=1e-4)
+    assert odds.score([3.0], 1000.0)[0] > 0
+
+
 def test_the_share_of_healthy_scans():
     rng = np.random.RandomState(0)
     for expected in (0.01, 0.5, 3.0):
@@ -109,6 +123,7 @@ def test_a_voxel_cut_in_eight_is_as_extreme():
 def test_files_go_round_and_belong_to_one_calibration(odds, tmp_path, caplog):
     path = tmp_path / "odds.json"
     assert read_odds(path, "fused", "hash", 2.0) is None
+    assert "flipmap odds makes them" in caplog.text
     write_odds(path, "fused", [odds])
     back = read_odds(path, "fused", "hash", 2.0)
     assert back == odds
@@ -246,7 +261,7 @@ def test_healthy_tissue_of_ill_people(item):
 @pytest.mark.parametrize(
     ("expected", "beyond", "words"),
     [
-        (3.2, False, "a healthy scan has 3.2 like it on average"),
+        (3.2, False, "a healthy scan has on average 3.2 findings as extreme"),
         (0.1, False, "about one in 11 healthy scans has one like it"),
         (1e-3, True, "about one in 1,000 healthy scans has one like it, by extrapolation"),
         (1e-9, True, "fewer than one in 10,000 healthy scans has one like it, by extrapolation"),

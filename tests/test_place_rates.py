@@ -70,6 +70,15 @@ def test_rates_are_high_where_healthy_tissue_lights_up_and_even_where_nothing_is
     np.testing.assert_allclose(even, 0, atol=1e-9)
 
 
+def test_a_set_that_hardly_lights_up_says_nothing():
+    """One lit voxel is no rate, and must not stand for litres."""
+    asked = np.array([[0.5, 0.5, 0.03], [0.5, 0.5, 0.5], [0.1, 0.2, 0.6]])
+    volume, raised = tissue({}, 0.0)
+    raised[np.ravel_multi_index((1, 3, 9), (16, 16, 16))] = 0.003
+    pair = [tissue({0: 0.5}), tissue({0: 0.5})]
+    np.testing.assert_array_equal(PlaceRates([*pair, (volume, raised)]).decades(asked), PlaceRates(pair).decades(asked))
+
+
 def test_a_loud_set_does_not_outvote_a_quiet_one():
     """A rate is relative to the mean of its set."""
     asked = np.array([[0.5, 0.5, 0.03], [0.5, 0.5, 0.5]])
@@ -121,6 +130,23 @@ def test_a_scan_without_a_whole_brain_takes_its_set_out_of_the_rates():
     assert not odds.tissue["a"].volume
     assert odds.rates is not None
     assert len(odds.tissue["b"].volume) == CELLS
+
+
+def test_a_slab_is_held_against_a_table_without_places():
+    odds = FindingOdds.fit([*scans("a", 0, 0.05), *scans("b", 1, 0.3)], 2.0)
+    slab, anomaly = ball(), np.zeros(SHAPE, np.float32)
+    slab[..., :12] = slab[..., 22:] = False
+    anomaly[20:23, 30:33, 16:18] = 3.0
+    (one,) = find_findings(anomaly, anomaly > 2, AFFINE, 2.0, slab, odds)
+    (plain,) = find_findings(anomaly, anomaly > 2, AFFINE, 2.0, slab)
+    bare = odds.without_places
+    assert bare.rates is None
+    assert one.extreme == plain.extreme
+    raw = FindingOdds.fit(
+        [replace(scan, places=None) for name in "ab" for scan in scans(name, "ab".index(name), 0.05)], 2.0
+    )
+    np.testing.assert_array_equal(bare.per_litre, raw.per_litre)
+    assert one.expected == pytest.approx(float(bare.expected(one.extreme, slab.sum() * 0.036)[0]), rel=0.01)
 
 
 def test_findings_of_a_map_are_adjusted():

@@ -6,6 +6,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
+from bundle.errors import WeightsError
 from bundle.evaluation.stability import CHANGES, findings_again, stability_table
 from bundle.io.nifti import write_map
 from bundle.synthesis.sample import synthetic_head
@@ -36,7 +37,12 @@ def test_a_change_keeps_the_head_where_it_is(name):
     centre = np.argwhere(marked).mean(0) @ changed["image"].affine.numpy()[:3, :3].T
     centre += changed["image"].affine.numpy()[:3, 3]
     np.testing.assert_allclose(centre, [69, 71, 30], atol=2.5)
-    assert not np.allclose(image[:10].mean(), 0.25, atol=1e-6) or image.shape != (60, 70, 12)
+    assert image.shape != scan.shape[1:] or np.abs(image - scan[0].numpy()).mean() > 1e-3, "something has changed"
+
+
+def test_a_method_without_odds_is_named(tmp_path):
+    with pytest.raises(WeightsError, match="no odds of findings"):
+        stability_table({}, tmp_path, method="denoising")
 
 
 def test_the_table_on_disk(tmp_path):

@@ -50,8 +50,8 @@ def findings_of_images(
         dataset_dir: folder of images, sorted into folders by diagnosis.
         output_dir: folder of the tables.
         split: file that deals the patients.
-        cropped_dirs: folders of further normal images (`bundle.datasets.cropped_cases`), which the odds of their own
-            scans leave out.
+        cropped_dirs: folders of further normal images (`bundle.datasets.cropped_cases`), where they are; the odds of
+            their scans leave them out.
         name: of the table.
         settings: ids that all rows share.
 
@@ -63,7 +63,10 @@ def findings_of_images(
     """
     cases = [(case["kind"], "", case) for case in training_cases(dataset_dir, "test", "oct_all", split)]
     cases = [(f"normal, {_camera(case)}" if kind == NORMAL else kind, *rest, case) for kind, *rest, case in cases]
-    cases += [(CROPPED_NORMAL, CROPPED, case) for case in cropped_cases(cropped_dirs, "test")]
+    cases += [
+        (CROPPED_NORMAL, CROPPED, case)
+        for case in cropped_cases([one for one in cropped_dirs if Path(one).is_dir()], "test")
+    ]
     table = []
     for row, job in load_rows(rows, "oct", **settings).items():
         if job.odds is None:
@@ -115,7 +118,9 @@ def _figures(row: str, images: Sequence[Mapping]) -> list[dict]:
         own = [image["expected"] for image in images if image["kind"] == kind]
         kept = {f"kept_{most:g}": float(np.mean([(one <= most).sum() for one in own])) for most in PROMISED}
         ill = not kind.startswith(NORMAL)
-        auroc = roc_auc_score([1] * len(means[kind]) + [0] * len(normal), [*means[kind], *normal]) if ill else ""
+        auroc = (
+            roc_auc_score([1] * len(means[kind]) + [0] * len(normal), [*means[kind], *normal]) if ill and normal else ""
+        )
         figures = {
             "patients": len(means[kind]),
             "images": len(own),

@@ -23,7 +23,7 @@ from ..io.nifti import read_scan
 from ..modalities import modality_of
 from ..pipeline.job import Job
 from ..scoring.calibration import RARER
-from ..scoring.findings import find_findings, label_findings, voxel_millilitres
+from ..scoring.findings import find_findings, fitting_odds, label_findings, voxel_millilitres
 from .healthy_findings import healthy_scan
 from .lesion_figures import SIZES_ML
 from .lesion_wise import PROMISED, LesionWise, scan_figures
@@ -109,9 +109,10 @@ def _score(jobs: Mapping[str, Job], suffix: str, where: Mapping) -> dict[str, _P
 
 def _count(place: _Place, job: Job, item: Mapping, lesion: np.ndarray | None, where: Mapping) -> None:
     assert job.odds is not None, "checked before"
-    odds = job.odds.without(where.get("leave_out", ""))
     anomaly, organ = item["pred"].cpu().numpy()[0], item[job.region].cpu().numpy()[0] > 0
-    affine, mask = np.asarray(item["pred"].affine.cpu(), dtype=float), anomaly >= odds.threshold
+    affine, mask = np.asarray(item["pred"].affine.cpu(), dtype=float), anomaly >= job.odds.threshold
+    odds = fitting_odds(job.odds.without(where.get("leave_out", "")), organ, affine)
+    assert odds is not None
     findings = find_findings(anomaly, mask, affine, odds.threshold, organ, odds, item.get(RARER))
     ranks = label_findings(mask, [vars(one) for one in findings])
     voxel_ml = voxel_millilitres(affine)

@@ -66,7 +66,8 @@ def healthy_scan(
     box = BrainBox(organ, affine) if in_brain else None
     if box is None or not box.whole:
         return scan
-    places, raised = box.at_mm([one.centre_mm for one in own]), tissue & (anomaly >= threshold)
+    # Without what is left of findings that touch a lesion: there the tissue is ill.
+    places, raised = box.at_mm([one.centre_mm for one in own]), tissue & (ranks > 0) & ~np.isin(ranks, list(touched))
     return replace(scan, places=places, volume=box.volumes(tissue), raised=box.volumes(raised))
 
 

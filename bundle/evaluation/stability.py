@@ -16,6 +16,7 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import AdjustContrastd, Affined, Compose, RandBiasFieldd, RandRicianNoised, Spacingd
 
+from ..errors import ScanError, WeightsError, cause_of
 from ..io.nifti import read_scan, scan_from_array
 from ..modalities import DEFAULT, modality_of
 from ..pipeline.job import Job
@@ -30,35 +31,37 @@ logger = logging.getLogger(__name__)
 
 BOTH = ("image", "findings")
 COARSER = 1.5  # times the voxel size in plane
+ANGLE, SHIFT_MM = float(np.deg2rad(5)), 4.0  # of another pose, in the plane of the slices
 #: Name → transform of a scan in [0, 1] and, where voxels move, of the ranks of its findings.
 CHANGES: dict[str, Compose] = {
-    "pose: 5° and 6 mm": Compose(
-        [
-            Affined(
-                BOTH,
-                rotate_params=(0.0, 0.0, float(np.deg2rad(5))),
-                translate_params=(4, -4, 0),
-                mode=("bilinear", "nearest"),
-                padding_mode="zeros",
-            )
-        ]
-    ),
+    "pose: 5° and 4 mm each way": Compose([lambda item: _turned(item)]),
     "noise: 3 % of the brightest": Compose([RandRicianNoised("image", prob=1.0, std=0.03, sample_std=False)]),
-    "voxels 1.5 times as wide": Compose(
-        [lambda item: Spacingd(BOTH, _coarser(item["image"]), mode=("bilinear", "nearest"))(item)]
-    ),
+    "voxels 1.5 times as wide": Compose([lambda item: _coarser(item)]),
     "shading: up to 30 %": Compose([RandBiasFieldd("image", prob=1.0, degree=2, coeff_range=(0.1, 0.1))]),
     "contrast: gamma 0.8": Compose([AdjustContrastd("image", gamma=0.8)]),
     "contrast: gamma 1.25": Compose([AdjustContrastd("image", gamma=1.25)]),
 }
 
 
-def _coarser(scan: MetaTensor) -> tuple[float, float, float]:
-    """In plane, where plane is across the longest voxel side."""
-    sizes = voxel_sizes(scan.affine.numpy())
-    slices = int(np.argmax(sizes))
-    x, y, z = (size if axis == slices else size * COARSER for axis, size in enumerate(sizes))
-    return float(x), float(y), float(z)
+def _across(item: Mapping) -> tuple[np.ndarray, int]:
+    """Voxel sizes, and the axis across the slices: the one with the longest."""
+    sizes = voxel_sizes(item["image"].affine.numpy())
+    return sizes, int(np.argmax(sizes)) if np.ptp(sizes) > 0.01 else 2
+
+
+def _turned(item: Mapping) -> dict:
+    sizes, slices = _across(item)
+    angles = [ANGLE if axis == slices else 0.0 for axis in range(3)]
+    shift = [0.0 if axis == slices else SHIFT_MM / size for axis, size in enumerate(sizes)]
+    modes = ("bilinear", "nearest")
+    turn = Affined(BOTH, rotate_params=angles, translate_params=shift, mode=modes, padding_mode="zeros")
+    return dict(turn(item))
+
+
+def _coarser(item: Mapping) -> dict:
+    sizes, slices = _across(item)
+    wanted = [float(size) if axis == slices else float(size) * COARSER for axis, size in enumerate(sizes)]
+    return dict(Spacingd(BOTH, wanted, mode=("bilinear", "nearest"))(item))
 
 
 @dataclass
@@ -109,8 +112,13 @@ def stability_table(
 
     Returns:
         a dictionary a change.
+
+    Raises:
+        WeightsError: when the method has no odds.
     """
     job = Job(modality_of(modality).configs(method), **settings)
+    if job.odds is None:
+        raise WeightsError(method, "no odds of findings for it", "Make them: flipmap odds DATA, --help says more")
     kept = {name: _Kept() for name in CHANGES}
     for place, where in places.items():
         for case in cases_of_place(modality_of(modality).suffix or "", where)[:scans]:
@@ -138,7 +146,13 @@ def _change(job: Job, case: Mapping, kept: Mapping[str, _Kept]) -> None:
     for name, transform in CHANGES.items():
         changed = transform.set_random_state(0)({"image": scan.clone(), "findings": ranks.clone()})
         values, affine = changed["image"].numpy()[0], changed["image"].affine.numpy()
-        after = job({"image": scan_from_array(values.clip(0), affine)})
+        try:
+            after = job({"image": scan_from_array(values.clip(0), affine)})
+        except Exception as error:
+            if not isinstance(cause := cause_of(error), ScanError):
+                raise
+            logger.warning("%s, %s: left out: %s", case.get("name"), name, cause)
+            continue
         before = changed["findings"].numpy()[0].round().astype(int)
         again, new, volumes = findings_again(before, _ranks(after))
         one = kept[name]

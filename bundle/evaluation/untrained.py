@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..cases import find_scans, lesion_cases
-from ..datasets import cropped_cases, select_subjects, training_cases
+from ..datasets import cropped_cases, select_subjects, shipped_split, training_cases
+from ..errors import DatasetError
 from ..modalities import OCT, Modality
 from ..oct_cases import DUKE
 from ..paths import bundle_root
@@ -90,17 +91,24 @@ def cases_for_odds(data: Path, modality: Modality, split: str | Path | None = No
     Args:
         data: folder of `SETS`, or of `OCT_FOLDER`; or one data set of one's own, whose validation part is taken.
         modality: of the scans.
-        split: file that deals a data set of one's own; None deals by a hash of the names.
+        split: file that deals a data set of one's own; None takes that of flipmap where it knows anybody, or a hash.
 
     Raises:
-        DatasetError: when there is nothing.
+        DatasetError: when there is nothing, or a split for sets that have their own.
     """
-    if modality is OCT and (data / OCT_FOLDER).is_dir():
-        return _retinas(data / OCT_FOLDER)
+    known = modality is OCT and (data / OCT_FOLDER).is_dir()
     sets = [one for one in SETS if one.suffix == modality.suffix and one.makes_odds and (data / one.folder).is_dir()]
+    if split and (known or sets):
+        raise DatasetError(
+            f"--split {split}", "is for one data set", "Leave it out: these sets have splits of their own"
+        )
+    if known:
+        return _retinas(data / OCT_FOLDER)
     if sets:
         return [(one.folder, one.slices_alone, case) for one in sets for case in one.calibrating(data)]
-    layout = modality.layout if (data / "derivatives" / "lesion").is_dir() or modality is OCT else "bids"
+    masked = (data / "derivatives" / "lesion").is_dir()
+    layout = modality.layout if modality is OCT else "bids_lesion" if masked else "bids"
+    split = split or shipped_split(data, layout, modality.suffix, modality.split_path)
     cases = training_cases(data, "validation", layout, split, modality.suffix)
     return [(data.name, layout == "bids_lesion", case) for case in cases]
 

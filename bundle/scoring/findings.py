@@ -32,6 +32,7 @@ __all__ = [
     "RemoveSmalld",
     "SmoothMapd",
     "find_findings",
+    "fitting_odds",
     "highest_value",
     "kept",
     "label_findings",
@@ -50,7 +51,7 @@ class Finding:
     """One connected component of the mask.
 
     Attributes:
-        rank: 1 for the rarest, or, without odds, for the largest ``excess``.
+        rank: 1 for the rarest, or, without odds, for the most extreme.
         extreme: see `bundle.scoring.odds.extremeness`; with odds that know places, adjusted by them.
         expected: findings at least as extreme that a healthy scan has on average; None without odds.
         beyond: whether ``expected`` is more extreme than anything in the healthy scans that were counted, so that a
@@ -114,6 +115,7 @@ def find_findings(
         _describe(anomaly[whole], heights, labels, number, box, first, affine, threshold, depth)
         for number, box in enumerate(ndimage.find_objects(labels, count), 1)
     ]
+    odds = fitting_odds(odds, organ, affine)
     if odds is not None and odds.rates is not None and organ is not None:
         _take_place_into_account(described, odds, BrainBox(organ, affine))
     described.sort(key=lambda item: (-item["extreme"], item["centre_voxel"]))
@@ -135,10 +137,15 @@ def find_findings(
     ]
 
 
+def fitting_odds(odds: FindingOdds | None, organ: np.ndarray | None, affine: np.ndarray) -> FindingOdds | None:
+    """The odds that a scan can be held against: those without places where it does not show a whole brain."""
+    if odds is None or odds.rates is None or (organ is not None and BrainBox(organ, affine).whole):
+        return odds
+    return odds.without_places
+
+
 def _take_place_into_account(described: Sequence[dict], odds: FindingOdds, box: BrainBox) -> None:
     """A finding is less extreme where healthy tissue lights up often."""
-    if not box.whole:
-        return
     adjusted = odds.adjusted(
         [item["extreme"] for item in described], box.at_mm([item["centre_mm"] for item in described])
     )
@@ -360,7 +367,7 @@ class FindFindingsd(MapTransform):
             anomaly, mask = (d[k].cpu().numpy()[0] for k in (key, self.mask_key))
             affine = np.asarray(d[key].affine.cpu(), dtype=float)
             organ = d[self.region_key].cpu().numpy()[0] > 0 if self.region_key in d else None
-            odds = d.get(ODDS_OF_MAP, self.odds)
+            odds = fitting_odds(d.get(ODDS_OF_MAP, self.odds), organ, affine)
             places = self._places(d, organ, affine)
             every = find_findings(anomaly, mask > 0, affine, self.threshold, organ, odds, d.get(RARER), places)
             findings = kept(every, self.false_findings)

@@ -5,7 +5,7 @@
 How extreme a finding is, is one number. The table says how many findings of healthy tissue reach it, by litre of the
 organ; beyond its end a law that is fitted to its last part goes on, and what comes from there is marked. Where healthy
 tissue of other people lights up often, a finding is less extreme (`bundle.scoring.rates`). Tables are made of people
-who trained nothing, and each set of scans counts alike. They are bound to calibration and threshold of the map.
+who trained nothing, and each set of scans counts alike in them. They are bound to calibration and threshold of the map.
 """
 
 from __future__ import annotations
@@ -44,7 +44,6 @@ HEIGHT_WEIGHT, DEPTH_WEIGHT, RATE_WEIGHT = 1.0, 2.5, 2.0
 DEEP_MM = 12.0
 LEAST_EXCESS = 1e-3  # of a voxel that lies at the threshold: a logarithm is taken
 POINTS = 61  # of a table
-LEAST = 3  # findings that the last point of a table rests on
 TAIL = 30  # findings, or a third of all if that is less, that the law beyond the table is fitted to
 LEAST_IN_ALL = 10  # findings that odds rest on
 LITRE = 1000.0  # ml
@@ -178,6 +177,12 @@ class FindingOdds:
         return FindingOdds(others, self.threshold, self.calibration)
 
     @cached_property
+    def without_places(self) -> FindingOdds:
+        """The same for scans that do not show a whole brain: no place says anything."""
+        bare = {name: HealthyTissue(one.organ_ml, one.scan, one.extreme) for name, one in self.tissue.items()}
+        return self if self.rates is None else FindingOdds(bare, self.threshold, self.calibration)
+
+    @cached_property
     def rates(self) -> PlaceRates | None:
         """By place, of all sets that know places; None where fewer than two do: one alone says nothing of others."""
         placed = [(np.asarray(one.volume), np.asarray(one.raised)) for one in self.tissue.values() if len(one.volume)]
@@ -211,8 +216,7 @@ class FindingOdds:
     def extreme(self) -> np.ndarray:
         """Points of the table, rising."""
         found = np.sort(np.concatenate(list(self._found.values())))
-        points = np.unique(np.quantile(found, np.linspace(0, 1, POINTS)))
-        return np.append(points[points < found[-LEAST]], found[-LEAST])
+        return np.unique(np.concatenate([np.quantile(found, np.linspace(0, 1, POINTS)), found[-TAIL:]]))
 
     @cached_property
     def per_litre(self) -> np.ndarray:
@@ -253,7 +257,7 @@ class FindingOdds:
         if len(number) > 1:
             inside = 10 ** np.interp(asked, self.extreme, np.log10(number))
         else:
-            inside = np.broadcast_to(number, asked.shape)
+            inside = np.broadcast_to(number[0], asked.shape)
         beyond = asked > self.extreme[-1]
         law = number[-1] * 10 ** (-self.slope * (asked - self.extreme[-1]).clip(0))
         return np.where(beyond, law, inside) * organ_ml / LITRE, beyond
@@ -283,7 +287,7 @@ def in_words(expected: float, beyond: bool) -> str:
         beyond: whether a fitted law says so.
     """
     if expected >= 1:
-        return f"a healthy scan has {expected:.2g} like it on average"
+        return f"a healthy scan has on average {expected:.2g} findings as extreme"
     scans = float(f"{1 / max(share_of_healthy(expected), 1e-12):.2g}")
     if scans > MOST_SCANS:
         return f"fewer than one in {MOST_SCANS:,} healthy scans has one like it, by extrapolation"
@@ -312,6 +316,7 @@ def read_odds(path: str | Path, method: str, calibration: str, threshold: float)
         entries = json.loads(Path(path).read_text(encoding="utf-8")).get(method, [])
         known = [_from_file(entry) for entry in entries]
     except FileNotFoundError:
+        logger.warning("no odds of findings beside the calibration: all findings are kept. flipmap odds makes them")
         return None
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         reason = f"no odds of findings ({error})"

@@ -21,6 +21,7 @@ GRID = 16  # cells from the middle to the side, from back to front, and from foo
 CELLS = GRID**3
 SPREAD = 1.5  # cells: standard deviation of the Gaussian that smooths the counts
 PRIOR_ML = 2.4  # a cell: so much tissue with the mean rate is added, so that cells with little say little
+LEAST_LIT_ML = 1.0  # a set of which less lights up says nothing of places
 OUTSIDE = 0.005  # of the brain may lie outside its box, at each side
 WHOLE_MM = 90.0  # least sides of the box of a whole brain
 
@@ -69,7 +70,7 @@ class BrainBox:
 
 
 class PlaceRates:
-    """Rates of healthy tissue by place, as a part of their mean; a set of scans counts by its tissue, not by its rate.
+    """Rates of healthy tissue by place, relative to their mean; a set of scans counts by its tissue, not by its rate.
 
     Args:
         tissue: of each set of scans, healthy tissue in each cell and how much of it lights up, ml; (CELLS,) each.
@@ -78,8 +79,9 @@ class PlaceRates:
     def __init__(self, tissue: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
         looked_at, lit = np.zeros(CELLS), np.zeros(CELLS)
         for volume, raised in tissue:
-            looked_at += volume
-            lit += np.asarray(raised) * np.sum(volume) / max(float(np.sum(raised)), 1e-9)
+            if (all_raised := float(np.sum(raised))) >= LEAST_LIT_ML:
+                looked_at += volume
+                lit += np.asarray(raised) * np.sum(volume) / all_raised
         rates = (_smooth(lit) + PRIOR_ML) / (_smooth(looked_at) + PRIOR_ML)
         self._decades = np.log10(rates)
 
