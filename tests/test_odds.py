@@ -15,9 +15,9 @@ from bundle.errors import FlipmapError, WeightsError
 from bundle.evaluation.healthy_findings import healthy_scan
 from bundle.scoring.calibration import RARER, Calibrated, Calibration, Rarer, read_calibration, write_calibration
 from bundle.scoring.findings import ALL, FindFindingsd, check_false_findings, find_findings, kept
+from bundle.scoring.healthy_tissue import HealthyScan
 from bundle.scoring.odds import (
     FindingOdds,
-    HealthyScan,
     extremeness,
     in_words,
     read_odds,

@@ -8,7 +8,8 @@ import pytest
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 
 from bundle.scoring.findings import find_findings
-from bundle.scoring.odds import FindingOdds, HealthyScan
+from bundle.scoring.healthy_tissue import HealthyScan
+from bundle.scoring.odds import FindingOdds
 from bundle.scoring.rates import CELLS, BrainBox, PlaceRates
 
 AFFINE = np.array([[3.0, 0, 0, -80], [0, 3.0, 0, -100], [0, 0, 4.0, -60], [0, 0, 0, 1]])

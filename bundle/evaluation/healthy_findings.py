@@ -18,7 +18,8 @@ from ..model_files import made_models_dir, own_file, refuse_shipped
 from ..pipeline.job import Job
 from ..scoring.calibration import RARER
 from ..scoring.findings import CORNERS, find_findings, label_findings, voxel_millilitres
-from ..scoring.odds import FindingOdds, HealthyScan, odds_beside, write_odds
+from ..scoring.healthy_tissue import HealthyScan
+from ..scoring.odds import FindingOdds, odds_beside, write_odds
 from ..scoring.rates import BrainBox
 from ..transforms.head import free_slices
 from .untrained import cases_for_odds

@@ -27,7 +27,8 @@ from ..model_files import made_models_dir, own_file, refuse_shipped
 from ..pipeline.job import Job
 from ..pipeline.several import MapOfContrast, Several, fused_scores, read_shares
 from ..scoring.calibration import RARER, Calibration, write_calibration
-from ..scoring.odds import FindingOdds, HealthyScan, odds_beside, write_odds
+from ..scoring.healthy_tissue import HealthyScan
+from ..scoring.odds import FindingOdds, odds_beside, write_odds
 from ..transforms.head import free_slices
 from ..transforms.mri import to_axial
 from .calibrate import PERCENTILE, rates_left_out

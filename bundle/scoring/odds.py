@@ -21,13 +21,12 @@ import numpy as np
 
 from ..errors import WeightsError
 from ..io.files import whole_file
-from .rates import CELLS, PlaceRates
+from .healthy_tissue import HealthyScan, HealthyTissue
+from .rates import PlaceRates
 
 __all__ = [
     "ODDS",
     "FindingOdds",
-    "HealthyScan",
-    "HealthyTissue",
     "extremeness",
     "in_words",
     "odds_beside",
@@ -67,70 +66,6 @@ def extremeness(values: np.ndarray, voxel_ml: float, depth_mm: float, threshold:
     values = np.asarray(values, dtype=np.float64)
     mass = (values - threshold).clip(LEAST_EXCESS).sum() * voxel_ml
     return float(np.log10(mass) + HEIGHT_WEIGHT * values.max() + DEPTH_WEIGHT * min(1.0, depth_mm / DEEP_MM))
-
-
-@dataclass(frozen=True)
-class HealthyScan:
-    """Findings of healthy tissue of one scan.
-
-    Attributes:
-        extreme: `extremeness` of each, (findings,).
-        organ_ml: volume of the healthy tissue that was looked at.
-        source: the set of scans that it is of; sets count alike.
-        places: of the findings in the box around the brain (`bundle.scoring.rates.BrainBox`), (findings, 3); None where
-            there is no whole brain.
-        volume, raised: healthy tissue in each cell of that box, and how much of it is at the threshold or above, ml.
-    """
-
-    extreme: np.ndarray
-    organ_ml: float
-    source: str = ""
-    places: np.ndarray | None = None
-    volume: np.ndarray | None = None
-    raised: np.ndarray | None = None
-
-
-@dataclass(frozen=True)
-class HealthyTissue:
-    """What one set of scans has in findings of healthy tissue.
-
-    Attributes:
-        organ_ml: of each scan.
-        scan: of each finding, which scan it is in.
-        extreme: `extremeness` of each finding.
-        places: of each finding in the box around the brain; empty where a scan of the set has no whole brain.
-        volume, raised: see `HealthyScan`, sums over scans; empty likewise.
-    """
-
-    organ_ml: Sequence[float]
-    scan: Sequence[int]
-    extreme: Sequence[float]
-    places: Sequence[Sequence[float]] = field(default_factory=list)
-    volume: Sequence[float] = field(default_factory=list)
-    raised: Sequence[float] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        if not len(self.organ_ml) or not min(self.organ_ml) > 0:
-            raise ValueError("healthy tissue of no volume")
-        if len(self.scan) != len(self.extreme) or not set(self.scan) <= set(range(len(self.organ_ml))):
-            raise ValueError(f"{len(self.scan)} scans for {len(self.extreme)} findings")
-        if not np.isfinite(np.asarray(self.extreme, float)).all():
-            raise ValueError("findings that are not finite")
-        if self.volume and not (len(self.volume) == len(self.raised) == CELLS and len(self.places) == len(self.scan)):
-            raise ValueError("places that do not fit the findings")
-
-    @classmethod
-    def of(cls, scans: Sequence[HealthyScan]) -> HealthyTissue:
-        """That of a set of scans."""
-        number = np.repeat(np.arange(len(scans)), [len(scan.extreme) for scan in scans]).tolist()
-        extreme = np.round(np.concatenate([scan.extreme for scan in scans]), 3).tolist()
-        organ_ml = _three_digits([scan.organ_ml for scan in scans])
-        placed = [(s.places, s.volume, s.raised) for s in scans if s.places is not None and s.volume is not None]
-        if len(placed) < len(scans):
-            return cls(organ_ml, number, extreme)
-        places, volume, raised = zip(*placed, strict=True)
-        sums = (_three_digits(np.sum(cells, axis=0)) for cells in (volume, raised))
-        return cls(organ_ml, number, extreme, np.round(np.concatenate(places), 3).tolist(), *sums)
 
 
 @dataclass(frozen=True)
@@ -346,10 +281,6 @@ def write_odds(path: str | Path, method: str, odds: Sequence[FindingOdds]) -> No
 def _from_file(entry: Mapping) -> FindingOdds:
     tissue = {name: HealthyTissue(**one) for name, one in entry["tissue"].items()}
     return FindingOdds(tissue, entry["threshold"], entry["calibration"])
-
-
-def _three_digits(values: Sequence[float] | np.ndarray) -> list[float]:
-    return [float(f"{value:.3g}") or 0 for value in values]  # a short zero: most cells have nothing
 
 
 def _slope(found: np.ndarray) -> float:
