@@ -57,7 +57,8 @@ def export(modality: str, method: str, path: str | Path, url: str | None = None,
         path: a zip when it ends so, else a folder that does not exist yet.
         url: where the weights will lie: then ``large_files.yml`` names them with their hashes, as the MONAI model zoo
             asks for, they are left out of the bundle, and go into a folder beside it to be uploaded
-            (``python -m monai.bundle download_large_files`` fetches them).
+            (``python -m monai.bundle download_large_files`` fetches them); and README.md begins with the metadata of a
+            model card of the Hugging Face Hub.
         models_dir: folder of weights and calibrations of one's own (`bundle.model_files`).
 
     Returns:
@@ -80,6 +81,7 @@ def export(modality: str, method: str, path: str | Path, url: str | None = None,
         _write(made, root, job, configs)
         if url:
             _large_files_apart(made, url, _beside(path))
+            _as_model_card(made / "README.md", job.modality)
         if path.suffix == ".zip":
             with whole_file(path) as temporary:
                 _zip(made, temporary)
@@ -106,6 +108,15 @@ def _large_files_apart(made: Path, url: str, folder: Path) -> None:
         lines += [f'    hash_val: "{hashlib.sha256(file.read_bytes()).hexdigest()}"', '    hash_type: "sha256"']
         shutil.move(file, folder / name)
     (made / "large_files.yml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _as_model_card(readme: Path, modality: Modality) -> None:
+    """Put the metadata of a model card before a README, as the Hugging Face Hub reads it."""
+    tags = ("monai", "medical", "anomaly-detection", "unsupervised", modality.name)
+    lines = ["---", "library_name: monai", "license: other", "license_name: research-only"]
+    lines += ["license_link: LICENSE.weights", "pipeline_tag: image-segmentation", "tags:"]
+    lines += [*(f"- {tag}" for tag in tags), "---", "", ""]
+    readme.write_text("\n".join(lines) + readme.read_text(encoding="utf-8"), encoding="utf-8")
 
 
 def _write(made: Path, root: Path, job: Job, configs: Sequence[Path]) -> None:

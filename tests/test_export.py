@@ -85,7 +85,7 @@ def test_its_findings_have_the_odds_of_the_job_that_it_was_made_of(tmp_path):
     there, here = Job([path / "configs" / "inference.json"], bundle_root=str(path)), Job(modality_of("flair").configs())
     assert here.odds is not None
     assert there.odds is not None
-    assert there.odds.extreme == here.odds.extreme
+    assert there.odds.tissue == here.odds.tissue
     assert there.odds.calibration != here.odds.calibration
 
 
@@ -96,10 +96,15 @@ def test_the_same_release_is_the_same_file(tmp_path):
 
 def test_weights_apart_are_named_with_their_hashes(tmp_path):
     """As the model zoo asks for: MONAI's own download puts them back, and the bundle is whole."""
-    pytest.importorskip("yaml")  # of MONAI's download
+    yaml = pytest.importorskip("yaml")  # of MONAI's download
     upload = tmp_path / "x_weights"
     assert main(["export", str(tmp_path / "x"), "--method", "intensity", "--url", upload.as_uri()]) == 0
     assert not list((tmp_path / "x").rglob("*.pt"))
+    card = (tmp_path / "x" / "README.md").read_text(encoding="utf-8")
+    _, metadata, text = card.split("---\n", 2)
+    assert yaml.safe_load(metadata)["library_name"] == "monai"
+    assert yaml.safe_load(metadata)["license_link"] == "LICENSE.weights"
+    assert text.strip() == (ROOT / "README.md").read_text(encoding="utf-8").strip()
     download_large_files(str(tmp_path / "x"))
     assert {path.relative_to(upload) for path in upload.rglob("*.pt")} == {Path(WEIGHTS), Path(BRAIN), Path(CONTRAST)}
     assert weights_hash(tmp_path / "x" / WEIGHTS) == weights_hash(upload / WEIGHTS)
