@@ -19,8 +19,8 @@ __all__ = ["CELLS", "BrainBox", "PlaceRates"]
 
 GRID = 16  # cells from the middle to the side, from back to front, and from foot to head
 CELLS = GRID**3
-SPREAD = 1.5  # cells: standard deviation of the Gaussian that smooths the counts
-PRIOR_ML = 2.4  # a cell: so much tissue with the mean rate is added, so that cells with little say little
+SPREAD = 1.0  # cells: standard deviation of the Gaussian that smooths the counts
+PRIOR_ML = 0.56  # a cell: so much tissue with the mean rate is added, so that cells with little say little
 LEAST_LIT_ML = 1.0  # a set of which less lights up says nothing of places
 OUTSIDE = 0.005  # of the brain may lie outside its box, at each side
 WHOLE_MM = 90.0  # least sides of the box of a whole brain
