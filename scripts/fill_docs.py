@@ -36,6 +36,17 @@ PLACES = {
     "BraTS": "BraTS, {}",
 }
 
+#: People in tables of findings → what they are called on first pages.
+PEOPLE = {
+    "LGG": "glioma (LGG), FLAIR",
+    "elderly": "elderly, white-matter lesions, FLAIR",
+    "small lesions": "elderly, small lesions, FLAIR",
+    "BraTS": "glioma (BraTS), FLAIR",
+    "LGG T1w": "glioma (LGG), T1w",
+    "healthy 3-D": "healthy, 3-D FLAIR",
+    "healthy, IXI": "healthy, T1w (IXI)",
+    "healthy, ds002748": "healthy, T1w (ds002748)",
+}
 #: Columns of docs/oct.md: name in docs/oct/table.csv → what it is called there.
 OCT_PATIENTS = {
     "auroc_amd": "AMD (Duke)",
@@ -89,14 +100,18 @@ def findings_in_short() -> str:
     for name in ("findings", "findings_t1w"):
         with (DOCS / "evaluation" / f"{name}.csv").open(encoding="utf-8") as file:
             rows += [row for row in csv.DictReader(file) if row["method"] == "default"]
-    lines = ["| people | scans | findings a scan | of them true | lesions hit | lesion F1 (ISLES) |", "|---" * 6 + "|"]
+    lines = [
+        "| people | scans | findings a scan, median | of them true | lesions hit | lesion F1 (ISLES) |",
+        "|---" * 6 + "|",
+    ]
     for row in rows:
         if row["ill"] == "True":
             shares = [f"{float(row[key]):.2f}" if row[key] else "–" for key in ("true", "lesions_hit", "isles_f1")]
-            lines.append(f"| {row['place']} | {row['scans']} | {float(row['findings']):g} | {' | '.join(shares)} |")
+            people, findings = PEOPLE[row["place"]], f"{float(row['findings']):g}"
+            lines.append(f"| {people} | {row['scans']} | {findings} | {' | '.join(shares)} |")
     for row in rows:
         if row["ill"] == "False":
-            lines.append(f"| {row['place']} | {row['scans']} | {float(row['seen_1']):.2f} (mean; 1 promised) | | | |")
+            lines.append(f"| {PEOPLE[row['place']]} | {row['scans']} | {float(row['seen_1']):.2f}, mean | | | |")
     return "\n".join(lines)
 
 

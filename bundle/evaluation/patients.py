@@ -66,8 +66,8 @@ def chosen_cases(rows: Sequence[Mapping]) -> dict[str, str]:
 
 
 def write_rows(path: Path, rows: Sequence[Mapping]) -> None:
-    """CSV, one line a dictionary; all have the same keys."""
+    """CSV, one line a dictionary; a key that a dictionary lacks is an empty cell."""
     with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(rows[0])
-        writer.writerows([f"{v:.4g}" if isinstance(v, float) else v for v in row.values()] for row in rows)
+        writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)), restval="")
+        writer.writeheader()
+        writer.writerows({k: f"{v:.4g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
