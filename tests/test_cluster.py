@@ -195,6 +195,7 @@ def scheduler(tmp_path):
         process.wait()
 
 
+@pytest.mark.slow
 def test_a_scheduler_that_is_there_and_a_worker_killed_in_the_middle(scans, here, scheduler, tmp_path):
     address, start = scheduler
     first = start()

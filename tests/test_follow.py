@@ -203,6 +203,7 @@ def test_a_real_head_is_found_again_within_half_a_millimetre():
     assert np.linalg.norm((places @ (found - transform).T)[:, :3], axis=1).mean() < 0.5
 
 
+@pytest.mark.slow
 def test_a_copy_of_a_real_scan_has_hardly_changed(tmp_path):
     number = 1
     case = find_scans(data_folder("brain_wml10"))[number]

@@ -37,7 +37,7 @@ def split(tmp_path):
         ["calibrate", "--dataset_dir", "DATA", "--split", "SPLIT", "--only", "intensity"],
         ["join-weights", str(MODELS / "model.pt"), str(MODELS / "model.pt")],
         ["odds", "DATA"],
-        ["several", "calibrate", "DATA"],
+        ["lab", "several", "calibrate", "DATA"],
     ],
     ids=lambda command: command[0],
 )
