@@ -16,7 +16,7 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from ..datasets import cropped_cases, training_cases
-from ..errors import ScanError, WeightsError, cause_of
+from ..errors import WeightsError
 from ..oct_cases import DUKE, NORMAL
 from ..pipeline.job import Job
 from ..scoring.calibration import RARER
@@ -24,7 +24,7 @@ from ..scoring.findings import find_findings
 from ..scoring.geometry import voxel_millilitres
 from .lesion_wise import PROMISED
 from .patients import write_rows
-from .rows import load_rows
+from .rows import load_rows, mapped
 from .untrained import CROPPED
 
 __all__ = ["findings_of_images"]
@@ -90,12 +90,8 @@ def _image(job: Job, kind: str, left_out: str, case: Mapping) -> dict | None:
     """Odds of the findings of an image, and its case score; None where it cannot be mapped."""
     assert job.odds is not None, "checked before"
     odds = job.odds.without(left_out)
-    try:
-        item = job({key: case[key] for key in ("image", "voxel_um", "name") if key in case})
-    except Exception as error:
-        if not isinstance(cause := cause_of(error), ScanError):
-            raise
-        logger.warning("%s: left out: %s", case.get("name"), cause)
+    item = mapped(job, {key: case[key] for key in ("image", "voxel_um", "name") if key in case}, str(case.get("name")))
+    if item is None:
         return None
     anomaly, organ = item["pred"].cpu().numpy()[0], item[job.region].cpu().numpy()[0] > 0
     affine = np.asarray(item["pred"].affine.cpu(), dtype=float)

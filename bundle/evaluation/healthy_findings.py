@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from ..errors import DatasetError, ScanError, cause_of
+from ..errors import DatasetError
 from ..io.nifti import read_scan
 from ..modalities import DEFAULT, modality_of
 from ..model_files import made_models_dir, own_file, refuse_shipped
@@ -22,6 +22,7 @@ from ..scoring.healthy_tissue import HealthyScan
 from ..scoring.odds import FindingOdds, odds_beside, write_odds
 from ..scoring.rates import BrainBox
 from ..transforms.head import free_slices
+from .rows import mapped
 from .untrained import cases_for_odds
 
 __all__ = ["THRESHOLDS", "healthy_scan", "make_odds", "odds_of_cases"]
@@ -99,12 +100,10 @@ def odds_of_cases(
     scans: dict[float, list[HealthyScan]] = {threshold: [] for threshold in THRESHOLDS}
     in_brain = bool(job.modality.brain_network)
     for source, slices_alone, case in cases:
-        try:
-            item = job({key: case[key] for key in ("image", "name", "voxel_um") if key in case})
-        except Exception as error:
-            if not isinstance(cause := cause_of(error), ScanError):
-                raise
-            logger.warning("%s: left out: %s", case.get("name"), cause)
+        item = mapped(
+            job, {key: case[key] for key in ("image", "name", "voxel_um") if key in case}, str(case.get("name"))
+        )
+        if item is None:
             continue
         lesion = read_scan(case["label"], labels=True)[0].numpy() > 0.5 if "label" in case else None
         for threshold in THRESHOLDS:

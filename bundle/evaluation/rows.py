@@ -3,18 +3,32 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import FlipmapError
+from ..errors import FlipmapError, ScanError, cause_of
 from ..methods.fused import Fused, part_entry, remembers_training
 from ..modalities import DEFAULT, modality_of
 from ..pipeline.job import Job
 from ..scoring.calibration import UNCALIBRATED
 
-__all__ = ["load_rows", "seen_methods"]
+__all__ = ["load_rows", "mapped", "seen_methods"]
+
+logger = logging.getLogger(__name__)
 
 METHOD = "method"
+
+
+def mapped(job: Job, item: Mapping, name: str) -> dict | None:
+    """What a job says of an item; None, with a warning that has its ``name``, where the scan cannot be mapped."""
+    try:
+        return job(item)
+    except Exception as error:
+        if not isinstance(cause := cause_of(error), ScanError):
+            raise
+        logger.warning("%s: left out: %s", name, cause)
+        return None
 
 
 def load_rows(rows: Mapping[str, Mapping], modality: str = "flair", **settings: Any) -> dict[str, Job]:

@@ -16,7 +16,7 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import AdjustContrastd, Affined, Compose, RandBiasFieldd, RandRicianNoised, Spacingd
 
-from ..errors import ScanError, WeightsError, cause_of
+from ..errors import WeightsError
 from ..io.nifti import read_scan, scan_from_array
 from ..modalities import DEFAULT, modality_of
 from ..pipeline.job import Job
@@ -24,6 +24,7 @@ from ..scoring.findings import label_findings
 from ..scoring.geometry import voxel_sizes
 from .findings_table import cases_of_place
 from .patients import write_rows
+from .rows import mapped
 
 __all__ = ["CHANGES", "findings_again", "stability_table"]
 
@@ -146,12 +147,8 @@ def _change(job: Job, case: Mapping, kept: Mapping[str, _Kept]) -> None:
     for name, transform in CHANGES.items():
         changed = transform.set_random_state(0)({"image": scan.clone(), "findings": ranks.clone()})
         values, affine = changed["image"].numpy()[0], changed["image"].affine.numpy()
-        try:
-            after = job({"image": scan_from_array(values.clip(0), affine)})
-        except Exception as error:
-            if not isinstance(cause := cause_of(error), ScanError):
-                raise
-            logger.warning("%s, %s: left out: %s", case.get("name"), name, cause)
+        after = mapped(job, {"image": scan_from_array(values.clip(0), affine)}, f"{case.get('name')}, {name}")
+        if after is None:
             continue
         before = changed["findings"].numpy()[0].round().astype(int)
         again, new, volumes = findings_again(before, _ranks(after))
