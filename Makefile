@@ -75,13 +75,13 @@ test-wheel: $(VENV)/installed
 # The pinned versions, as constraints; torch by its exact number, or pip takes the newest build with all of CUDA.
 $(VENV)/installed: requirements.txt setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.txt --editable ".[hospital,dev,docs]" eyepy
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c requirements.txt --editable ".[hospital,dev,docs]" eyepy
 	touch $@
 
 $(VENV)-numpy1/installed: requirements.txt setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)-numpy1
 	sed -E 's/^numpy==.*/numpy==1.26.4/' requirements.txt > $(VENV)-numpy1/constraints.txt
-	$(VENV)-numpy1/bin/python -m pip install --quiet --disable-pip-version-check -c $(VENV)-numpy1/constraints.txt \
+	$(VENV)-numpy1/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -c $(VENV)-numpy1/constraints.txt \
 	    --editable . hypothesis pytest pytest-xdist pynrrd
 	touch $@
 

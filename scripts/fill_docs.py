@@ -206,6 +206,7 @@ TABLES = {
     "findings": _file("evaluation/findings.md"),
     "findings_t2w": _file("evaluation/findings_t2w.md"),
     "findings_oct": _file("oct/findings_oct.md"),
+    "noise_oct": _file("oct/noise_oct.md"),
     "stability": _file("evaluation/stability.md"),
     "findings_t1w": _file("evaluation/findings_t1w.md"),
     "patients": _file("evaluation/table.md"),

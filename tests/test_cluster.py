@@ -92,6 +92,7 @@ def wait_for(what, seconds=60):
     return found
 
 
+@pytest.mark.slow
 def test_workers_of_this_machine_make_what_one_process_makes(scans, here, tmp_path):
     code = main(
         [

@@ -161,7 +161,12 @@ def test_no_command_is_left_out():
     assert set(STARTS) == {*COMMANDS, *LAB}
 
 
-@pytest.mark.parametrize("name", STARTS)
+TRAININGS = ("compare-trainings", "leave-site-out")  # train, or calibrate several trainings
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(one, marks=pytest.mark.slow) if one in TRAININGS else one for one in STARTS]
+)
 def test_it_starts(name, tiny, capsys):
     arguments, left = STARTS[name](tiny)
     assert arguments[0] == name

@@ -20,7 +20,7 @@ from tests.test_mri import oblique, reoriented
 from tests.test_nifti import BROKEN
 
 KINDS = ("anomaly.nii.gz", "anomaly_mask.nii.gz", "brain_mask.nii.gz", "findings.json")
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "2"}
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 def command(dataset_dir, output_dir, *more):

@@ -16,6 +16,7 @@ from bundle.transforms.oct import (
     LoadOctd,
     RetinaMaskd,
     ScaleRetinaIntensityd,
+    noise_of,
 )
 from bundle.transforms.retina import fill_of, find_retina
 from tests.conftest import data_folder
@@ -186,6 +187,27 @@ def test_fill_is_recognised_and_does_not_matter(fill):
     retina = find_retina(turned.T.astype(np.float32), UM)
     slope = np.polyfit(np.arange(len(retina.base)), retina.base, 1)[0]
     assert np.degrees(np.arctan(-slope)) == pytest.approx(6, abs=1.5)
+
+
+def test_noise_is_measured_and_brought_down_to_what_networks_know():
+    """Of a noisy scan to within a third of the limit; a quiet one stays as it is."""
+    picture, _ = bscan(4)
+    rng = np.random.RandomState(0)
+    scans = {
+        sigma: oct_scan("s", (picture + sigma * rng.standard_normal(picture.shape))[None], UM) for sigma in (0, 40)
+    }
+    found = {sigma: RetinaMaskd("image")({"image": scan}) for sigma, scan in scans.items()}
+    retina = found[40]["retina"][0].numpy() > 0
+    plain, noisy = (noise_of(scans[sigma][0].numpy(), retina) for sigma in (0, 40))
+    assert np.sqrt(max(noisy**2 - plain**2, 0)) == pytest.approx(40, rel=0.15)
+    limit = 0.04
+    for sigma, item in found.items():
+        as_it_is = ScaleRetinaIntensityd("image")(item)["image"]
+        quiet = ScaleRetinaIntensityd("image", noise=limit)(item)["image"]
+        if sigma:
+            assert noise_of(quiet[0].numpy(), retina) < 0.5 * noise_of(as_it_is[0].numpy(), retina)
+        else:
+            np.testing.assert_array_equal(quiet, as_it_is)
 
 
 def pipeline():

@@ -44,6 +44,7 @@ def test_the_folder_is_found_as_bids(real_flair):
         assert len(select_subjects(lesion_cases(real_flair), SPLIT, part)) >= least
 
 
+@pytest.mark.slow
 def test_turned_copies_get_the_same_map(real_flair, tmp_path, job):
     source = nib.load(training_cases(real_flair, "test", split=SPLIT)[0]["image"])
     scan, affine = np.asarray(source.dataobj), source.affine
@@ -67,6 +68,7 @@ def test_turned_copies_get_the_same_map(real_flair, tmp_path, job):
         assert np.abs(values - maps["LPS"]).mean() < 0.02 * maps["LPS"].mean(), name
 
 
+@pytest.mark.slow
 def test_a_resampled_oblique_copy_gets_a_like_map(real_flair, tmp_path, job):
     """The same head on a grid tilted by 8 degrees in plane, resampled by another library."""
     path = training_cases(real_flair, "test", split=SPLIT)[0]["image"]

@@ -130,6 +130,7 @@ def test_autoencoder_then_denoiser_then_resume(tmp_path, bids_folder, autoencode
     assert len(list((tmp_path / "denoiser").glob("checkpoint_epoch=*.pt"))) == 2
 
 
+@pytest.mark.slow
 def test_t1w_of_healthy_people_trains_beside_flair(tmp_path, bids_folder, autoencoder):
     log = run(tmp_path, "denoiser", bids_folder, extra=["healthy_t1w.json"], healthy_t1w_dir=str(bids_folder))
     assert "val_auprc" in log
@@ -266,7 +267,9 @@ def data_of(bids_folder, tmp_path):
     return made
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize(
+    "recipe", [pytest.param(one, marks=pytest.mark.slow) if one == "contrast" else one for one in RECIPES]
+)
 def test_several_gpus_over_every_recipe(recipe, data_of, tmp_path, monkeypatch):
     """Composed and built, everything that a run would use, in a group of one process."""
     for key, value in {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}.items():

@@ -4,6 +4,7 @@
 import nibabel as nib
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from bundle.scoring.findings import CoarseDepth
 from bundle.scoring.where import CLASSES, BrainPlaces, ventricle_points
@@ -13,6 +14,13 @@ from tests.conftest import DATA
 AFFINE = np.diag([2.0, 2.0, 2.0, 1.0])
 #: FreeSurfer's numbers.
 LEFT, VENTRICLES, POSTERIOR_FOSSA = (2, 3), (4, 43), (7, 8, 46, 47, 16)
+WHITE, CORTEX = (2, 41), (3, 42)
+WORDS = {
+    "fossa": "infratentorial",
+    "ventricle": "periventricular",
+    "cortex": "cortical or juxtacortical",
+    "white": "cortical or juxtacortical",
+}
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +42,7 @@ def drawn():
         ((66, 96, 80), 50, "left, periventricular"),
         ((98, 110, 80), 48, "right, deep"),
         ((80, 60, 80), 50, "midline, deep"),
-        ((140, 96, 80), 6, "right, superficial"),
+        ((140, 96, 80), 6, "right, cortical or juxtacortical"),
         ((100, 40, 40), 20, "right, infratentorial"),
         ((100, 140, 40), 20, "right, deep"),
     ],
@@ -65,8 +73,10 @@ def test_a_slab_has_no_posterior_fossa():
 
 @pytest.mark.skipif(not (DATA / "brain_labels").is_dir(), reason="no label maps here")
 def test_on_label_maps_of_heads():
-    """Sides are right; of the posterior fossa and of ventricles at least four fifths are named as such."""
-    rng, right = np.random.RandomState(0), {"side": [], "fossa": [], "ventricle": []}
+    """Sides are right; of the posterior fossa and of ventricles at least four fifths are named as such, of cortex and
+    the white matter within 4 mm of it at least half, and few of the white matter that is farther from it.
+    """
+    rng, right = np.random.RandomState(0), {"side": [], "fossa": [], "ventricle": [], "cortex": [], "white": []}
     for path in sorted((DATA / "brain_labels").glob("*.nii.gz"))[:4]:
         image = nib.as_closest_canonical(nib.load(path))
         labels = np.asarray(image.dataobj).astype(int)[::2, ::2, ::2]
@@ -78,15 +88,24 @@ def test_on_label_maps_of_heads():
         def name(voxel, places=places, affine=affine, depth=depth):
             return places.name(affine[:3, :3] @ voxel + affine[:3, 3], depth.mean(voxel[None])).split(", ")
 
-        for numbers, what in (((2, 3, 41, 42), "side"), (POSTERIOR_FOSSA, "fossa"), (VENTRICLES, "ventricle")):
-            voxels = np.argwhere(np.isin(labels, numbers))
+        away = 2 * ndimage.distance_transform_edt(~np.isin(labels, CORTEX))
+        for where, what in (
+            (np.isin(labels, WHITE + CORTEX), "side"),
+            (np.isin(labels, POSTERIOR_FOSSA), "fossa"),
+            (np.isin(labels, VENTRICLES), "ventricle"),
+            (np.isin(labels, WHITE + CORTEX) & (away <= 4), "cortex"),
+            (np.isin(labels, WHITE) & (away > 4), "white"),
+        ):
+            voxels = np.argwhere(where)
             for voxel in voxels[rng.choice(len(voxels), 60)]:
                 side, kind = name(voxel)
                 assert kind in CLASSES
                 if what == "side" and side != "midline":
                     right[what].append((labels[tuple(voxel)] in LEFT) == (side == "left"))
                 elif what != "side":
-                    right[what].append(kind == {"fossa": "infratentorial", "ventricle": "periventricular"}[what])
+                    right[what].append(kind == WORDS[what])
     assert np.mean(right["side"]) == 1
     assert np.mean(right["fossa"]) >= 0.8
     assert np.mean(right["ventricle"]) >= 0.8
+    assert np.mean(right["cortex"]) >= 0.5
+    assert np.mean(right["white"]) <= 0.2

@@ -24,13 +24,14 @@ PROTOCOLS = {
     "findings-t1w": (["t1w.json", "evaluate_findings_t1w.json"], "data_dir"),
     "findings-t2w": (["t2w.json", "evaluate_findings_t2w.json"], "data_dir"),
     "findings-oct": (["oct.json", "evaluate_findings_oct.json"], "dataset_dir"),
+    "noise-oct": (["oct.json", "evaluate_noise_oct.json"], "dataset_dir"),
     "stability": (["evaluate_stability.json"], "data_dir"),
     "t1w": (["t1w.json", "evaluate_t1w.json"], "data_dir"),
     "t2w": (["t2w.json", "evaluate_t2w.json"], "data_dir"),
     "oct": (["oct.json", "evaluate_oct.json"], "dataset_dir"),
 }
 #: Protocols of one data set, which a split file deals.
-SPLIT = ("patients", "oct", "findings-oct")
+SPLIT = ("patients", "oct", "findings-oct", "noise-oct")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -27,7 +27,7 @@ from .patients import write_rows
 from .rows import load_rows, mapped
 from .untrained import CROPPED
 
-__all__ = ["findings_of_images"]
+__all__ = ["findings_of_images", "scored_image"]
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ def findings_of_images(
     for row, job in load_rows(rows, "oct", **settings).items():
         if job.odds is None:
             raise WeightsError(row, "no odds of findings for it", "Make them: flipmap odds DATA, --help says more")
-        images = [image for kind, left_out, case in cases if (image := _image(job, kind, left_out, case))]
+        images = [image for kind, left_out, case in cases if (image := scored_image(job, kind, left_out, case))]
         table += _figures(row, images)
         for line in table:
             logger.info("%s", line)
@@ -86,8 +86,16 @@ def _camera(case: Mapping) -> str:
     return "Duke" if DUKE.search(Path(case["image"]).stem) else "OCT2017"
 
 
-def _image(job: Job, kind: str, left_out: str, case: Mapping) -> dict | None:
-    """Odds of the findings of an image, and its case score; None where it cannot be mapped."""
+def scored_image(job: Job, kind: str, left_out: str, case: Mapping) -> dict | None:
+    """``expected``: the odds of the findings of an image; ``score``: its case score; ``values``: of its organ; None
+    where it cannot be mapped.
+
+    Args:
+        job: with odds.
+        kind: of the image, passed on, like the case's ``subject``.
+        left_out: set of scans that the odds leave out; empty for none.
+        case: ``image``, ``subject`` and, where they are known, ``voxel_um`` and ``name``.
+    """
     assert job.odds is not None, "checked before"
     odds = job.odds.without(left_out)
     item = mapped(job, {key: case[key] for key in ("image", "voxel_um", "name") if key in case}, str(case.get("name")))
@@ -98,7 +106,13 @@ def _image(job: Job, kind: str, left_out: str, case: Mapping) -> dict | None:
     found = find_findings(anomaly, anomaly >= odds.threshold, affine, odds.threshold, organ, odds, item.get(RARER))
     score = odds.score([one.extreme for one in found], float(organ.sum()) * voxel_millilitres(affine))[0]
     expected = np.array([one.expected for one in found], dtype=float)
-    return {"kind": kind, "subject": case["subject"], "expected": expected, "score": score}
+    return {
+        "kind": kind,
+        "subject": case["subject"],
+        "expected": expected,
+        "score": score,
+        "values": anomaly[organ],
+    }
 
 
 def _figures(row: str, images: Sequence[Mapping]) -> list[dict]:

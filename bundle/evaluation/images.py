@@ -274,14 +274,20 @@ def _keep(normal: Sequence[dict], name: str, calibrated: Callable) -> dict[str, 
 
 
 def _drawn_auprc(scored: Sequence[dict], name: str) -> dict[str, float]:
-    """Pooled over the organ of diseased images: what the rules of `bundle.synthesis.drawing` find against the rest."""
+    """Pooled over the organ of diseased images: what the rules of `bundle.synthesis.drawing` find against the rest.
+    What another rule has drawn is diseased too, and no false alarm: it is left out.
+    """
     diseased = [image for image in scored if "drawn" in image]
-    return {
-        f"{rule}_auprc": Pooled.of(
-            [image["voxels"][name] for image in diseased], [image["drawn_voxels"][rule] for image in diseased]
-        ).figures()["auprc"]
-        for rule in RULES
-    }
+    figures = {}
+    for rule in RULES:
+        scores, masks = [], []
+        for image in diseased:
+            others = [mask for other, mask in image["drawn_voxels"].items() if other != rule]
+            counted = image["drawn_voxels"][rule] | ~np.any(others, axis=0)
+            scores.append(image["voxels"][name][counted])
+            masks.append(image["drawn_voxels"][rule][counted])
+        figures[f"{rule}_auprc"] = Pooled.of(scores, masks).figures()["auprc"]
+    return figures
 
 
 def _save_drawings(path: Path, scored: Sequence[dict]) -> None:

@@ -14,6 +14,7 @@ import torch
 from monai.data import MetaTensor
 from monai.inferers import Inferer
 from monai.utils import convert_to_dst_type
+from scipy import ndimage
 
 from ..networks.fused_network import FusedNetwork
 from ..scoring.calibration import Calibration, read_calibration
@@ -42,7 +43,7 @@ def remembers_training(method: Inferer) -> bool:
 
 
 class Fused(Inferer):
-    """Weighted mean of −log10 of the healthy tail probabilities of several methods.
+    """Weighted mean of −log10 of the healthy tail probabilities of several methods, or the highest of some of them.
 
     Where the preprocessing has noted how deep in the brain a voxel lies (`bundle.transforms.brain_depth`), methods that
     were calibrated by depth use the calibration table of that depth.
@@ -56,8 +57,11 @@ class Fused(Inferer):
         preprocessing: of the job, to check the entries against; none skips the check.
         checked: False takes the entries as they are, to bring the parts to one scale and no more.
         across: sigma of a Gaussian across slices over the mean, in slices; 0 for none.
+        highest: names of methods that have no share in the mean: where the value of one is above the mean, it counts.
+        smoothing: sigma of an in-plane Gaussian over the mean, voxels of the model's grid; None for none.
 
     Raises:
+        ValueError: when no method is left for the mean, or ``highest`` names none.
         WeightsError: when an entry is missing, or is not for ``weights``.
     """
 
@@ -71,10 +75,16 @@ class Fused(Inferer):
         preprocessing: object = None,
         checked: bool = True,
         across: float = 0.0,
+        highest: Sequence[str] = (),
+        smoothing: float | None = None,
     ) -> None:
         self.methods, self.networks, self.across = dict(methods), dict(networks or {}), across
-        shares = dict(shares or dict.fromkeys(self.methods, 1.0))
-        self.shares = {name: shares[name] / sum(shares.values()) for name in self.methods}
+        averaged = [name for name in self.methods if name not in highest]
+        if not averaged or not set(highest) <= set(self.methods):
+            raise ValueError(f"highest {list(highest)}: some, not all, of {', '.join(self.methods)}")
+        self.smoothing = smoothing
+        self.highest, shares = tuple(highest), dict(shares or dict.fromkeys(averaged, 1.0))
+        self.shares = {name: shares[name] / sum(shares.values()) for name in averaged}
         self._tables, self._weights = Path(tables), tuple(weights) if checked else ()
         self._preprocessing = preprocessing if checked else None
         self.calibrations = {name: self._read(name, part_entry(name)) for name in self.methods}
@@ -137,7 +147,12 @@ class Fused(Inferer):
 
     def _join(self, values: Mapping[str, np.ndarray], inside: np.ndarray, organ: np.ndarray) -> np.ndarray:
         """Values (voxels,) of each method → one; masks (B, 1, X, Y, Z) of these voxels, and of those in the organ."""
-        return functools.reduce(np.add, (self.shares[name] * value for name, value in values.items()))
+        mean = functools.reduce(np.add, (share * values[name] for name, share in self.shares.items()))
+        if self.smoothing:
+            volumes = np.zeros(inside.shape, np.float32)
+            volumes[inside] = mean
+            mean = ndimage.gaussian_filter(volumes, (0, 0, self.smoothing, self.smoothing, 0))[inside]
+        return functools.reduce(np.maximum, (values[name] for name in self.highest), mean)
 
 
 class GatedFusion(Fused):

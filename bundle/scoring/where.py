@@ -13,11 +13,13 @@ from .geometry import voxel_sizes
 __all__ = ["CLASSES", "BrainPlaces"]
 
 #: What a finding may lie next to, in the order in which the rules are asked.
-CLASSES = ("infratentorial", "periventricular", "superficial", "deep")
+CLASSES = ("infratentorial", "periventricular", "cortical or juxtacortical", "deep")
 MIDLINE_MM = 6.0  # from the middle of the brain: neither side
 WHOLE_MM = 105.0  # least height of a brain that is in the field of view as a whole
 BELOW_VERTEX_MM = 82.0  # from here on, behind the middle, lies the posterior fossa
-DEEP_MM = 10.0  # below the surface of the brain; cortex within a sulcus may lie as deep
+#: Below the surface of the brain, mm. Above it lie 60 % of the cortex and of white matter within 4 mm of it, and one
+#: in eight voxels of the white matter farther from it (five label maps); cortex within a sulcus may lie deeper.
+DEEP_MM = 14.0
 VENTRICLES_MM = 8.0  # from fluid in the depth
 FLUID_MM = 17.0  # below the surface, within a slice, from which on fluid is that of the ventricles
 MEDIAN = 1 / 3  # of the brain, in scaled intensities
@@ -67,7 +69,7 @@ class BrainPlaces:
             return "infratentorial"
         if self.fluid is not None and np.linalg.norm(self.fluid - centre, axis=1).min() < VENTRICLES_MM:
             return "periventricular"
-        return "superficial" if depth_mm < DEEP_MM else "deep"
+        return "cortical or juxtacortical" if depth_mm < DEEP_MM else "deep"
 
 
 def ventricle_points(

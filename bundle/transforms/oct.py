@@ -23,8 +23,10 @@ from ..io.oct import read_oct
 from .brain_depth import BrainDepthd
 from .retina import fill_of, find_retina
 
-__all__ = ["BELOW_UM", "FlattenRetinad", "LoadOctd", "RetinaDepthd", "RetinaMaskd", "ScaleRetinaIntensityd"]
+__all__ = ["BELOW_UM", "FlattenRetinad", "LoadOctd", "RetinaDepthd", "RetinaMaskd", "ScaleRetinaIntensityd", "noise_of"]
 
+#: A pixel of the model's grid, over which noise is averaged: so it compares across pixel sizes.
+GRAIN_UM2 = 24.0 * 6.0
 BELOW_UM = 45.0  # that the band goes on below the curve: what is anomalous there still touches the RPE
 
 
@@ -95,17 +97,21 @@ class ScaleRetinaIntensityd(MapTransform):
     """Intensities in units of the retina's: 0 is the vitreous, 1 ``headroom`` times the retina above it.
 
     The two references are medians of the smoothed scan, one pair a scan: speckle, which an average of frames lacks,
-    does not move them. Fill counts as vitreous.
+    does not move them. Fill counts as vitreous. A scan of more noise than ``noise`` is blurred until it has no more:
+    networks read strong noise as another tissue.
 
     Args:
         keys: keys of scans (1, X, Y, Z).
         headroom: where the scale ends.
         mask_key: of the retina.
+        noise: that is left as it is: its standard deviation over `GRAIN_UM2`, in parts of the scale; None for any.
     """
 
-    def __init__(self, keys: KeysCollection, headroom: float = 3.5, mask_key: str = "retina") -> None:
+    def __init__(
+        self, keys: KeysCollection, headroom: float = 3.5, mask_key: str = "retina", noise: float | None = None
+    ) -> None:
         super().__init__(keys)
-        self.headroom, self.mask_key = headroom, mask_key
+        self.headroom, self.mask_key, self.noise = headroom, mask_key, noise
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict:
         d = dict(data)
@@ -121,9 +127,35 @@ class ScaleRetinaIntensityd(MapTransform):
             if reference <= 0:
                 name = scan.meta.get("filename_or_obj", key)
                 raise ScanError(name, "its retina is no brighter than the vitreous", "Check the scan")
-            scaled = np.where(fill, 0, np.clip((volume - floor) / (self.headroom * reference), 0, 1))
-            d[key] = _like(scan, scaled)
+            grain = np.sqrt(1e6 * float(scan.pixdim[0] * scan.pixdim[1]) / GRAIN_UM2)
+            sigma = noise_of(volume, retina) * grain / (self.headroom * reference)
+            quiet = np.where(fill, floor, self._quiet(volume, sigma))
+            d[key] = _like(scan, np.clip((quiet - floor) / (self.headroom * reference), 0, 1))
         return d
+
+    def _quiet(self, volume: np.ndarray, sigma: float) -> np.ndarray:
+        if self.noise is None or sigma <= self.noise:
+            return volume
+        # A Gaussian of width w leaves white noise 1 / (2 sqrt(pi) w) of its standard deviation.
+        width = sigma / self.noise / (2 * np.sqrt(np.pi))
+        return ndimage.gaussian_filter(volume, (width, width, 0))
+
+
+def noise_of(volume: np.ndarray, retina: np.ndarray) -> float:
+    """Standard deviation of the noise of a pixel in the retina, from how far it is off the mean of its four neighbours
+    (median absolute deviation; Immerkaer, Computer Vision and Image Understanding 64, 1996, has the like); 0 without a
+    retina. Values at the ends of the range are left out: noise is cut off there.
+
+    Args:
+        volume: (X, Y, Z).
+        retina: bool, same shape.
+    """
+    cross = np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]])[..., None] / 4
+    apart = volume - ndimage.correlate(volume, cross, mode="nearest")
+    there = retina & (volume > volume.min()) & (volume < volume.max())
+    if not there.any():
+        return 0.0
+    return float(1.4826 * np.median(np.abs(apart[there])) / np.sqrt(1.25))
 
 
 class FlattenRetinad(MapTransform, InvertibleTransform):
