@@ -185,16 +185,16 @@ BIDS_LAYOUTS = ("bids_lesion", "bids")
 
 
 def training_cases(
-    root: str | Path,
+    root: str | Path | Sequence[str | Path],
     part: str | Sequence[str],
     layout: str = "bids_lesion",
     split: str | Path | None = None,
     suffix: str | None = None,
 ) -> list:
-    """The cases of one part of a data set, or of several.
+    """The cases of one part of a data set, or of several parts and data sets.
 
     Args:
-        root: folder of the data set.
+        root: folder of the data set, or a list of them.
         part: ``training``, ``validation`` or ``test``, or a list of them.
         layout: ``bids_lesion`` (BIDS with lesion masks, whose slices are left out), ``bids`` (healthy scans), ``brats``
             (as downloaded), ``oct`` (B-scans in folders by disease, of which NORMAL is taken) or ``oct_all`` (all
@@ -205,6 +205,8 @@ def training_cases(
     Raises:
         DatasetError: on an unknown layout or part, or when nothing is left.
     """
+    if not isinstance(root, (str, Path)):
+        return [case for one in root for case in training_cases(one, part, layout, split, suffix)]
     if not isinstance(part, str):
         return [case for one in part for case in training_cases(root, one, layout, split, suffix)]
     cases = _cases_of(root, layout, suffix)
@@ -227,14 +229,18 @@ def _cases_of(root: str | Path, layout: str, suffix: str | None) -> list[dict]:
     return LAYOUTS[layout](root, **contrast)
 
 
-def t1w_cases(root: str | Path, part: str = "training", split: str | Path | None = None) -> list[dict]:
+def t1w_cases(
+    root: str | Path | Sequence[str | Path], part: str = "training", split: str | Path | None = None
+) -> list[dict]:
     """T1w scans of healthy people, said to be T1w, so that they are painted like another contrast.
 
     Args:
-        root: see `bundle.cases.find_scans`.
+        root: see `bundle.cases.find_scans`; or a list of such folders.
         part: of the split.
         split: split file; without one all scans are taken.
     """
+    if not isinstance(root, (str, Path)):
+        return [case for one in root for case in t1w_cases(one, part, split)]
     cases = training_cases(root, part, "bids", split, "T1w") if split else find_scans(root, "T1w")
     return [{**case, CONTRAST: "T1w"} for case in cases]
 

@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager
 
 import torch
 
-__all__ = ["PRECISIONS", "autocast", "best_device", "supports_bfloat16"]
+__all__ = ["PRECISIONS", "autocast", "best_device", "device_of_rank", "supports_bfloat16"]
 
 PRECISIONS = ("auto", "bfloat16", "float32")
 
@@ -17,6 +18,13 @@ def best_device(name: str = "auto") -> torch.device:
     if name != "auto":
         return torch.device(name)
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def device_of_rank() -> torch.device:
+    """The device of a process that torchrun has started: the CUDA device of its local rank, or the CPU where there is
+    none.
+    """
+    return torch.device("cuda", int(os.environ["LOCAL_RANK"])) if torch.cuda.is_available() else torch.device("cpu")
 
 
 def supports_bfloat16(device: torch.device) -> bool:

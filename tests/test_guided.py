@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from bundle.scoring.guided_filter import FLOOR, NOISE, guided_filter, sharpen
+from bundle.methods.guided_filter import FLOOR, NOISE, guided_filter, sharpen
 
 
 def test_against_the_fit_in_every_window():

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from bundle.diffusion.bernoulli import BernoulliScheduler
+from bundle.methods.differences import DIFFERENCES, difference
 from bundle.methods.intensity import Intensity
 from bundle.methods.masked_bernoulli import MaskedBernoulli, SliceNoise, restore_masked
 from bundle.methods.reconstruction import Reconstruction
 from bundle.methods.structured_flips import StructuredFlips
-from bundle.scoring.differences import DIFFERENCES, difference
 
 METHODS = [
     MaskedBernoulli(num_steps=4, precision="float32"),

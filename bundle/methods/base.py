@@ -20,8 +20,8 @@ from ..networks.anomaly_network import AnomalyNetwork
 from ..networks.protocol import SliceNetwork
 from ..networks.weights import in_fast_layout
 from ..precision import autocast
-from ..scoring.guided_filter import sharpen
 from ..threads import ARITHMETIC
+from .guided_filter import sharpen
 
 __all__ = ["SliceMethod", "nonzero", "smooth_across"]
 
@@ -54,7 +54,7 @@ class SliceMethod(Inferer, Generic[Network]):
             networks that learned on a coarser grid. The score comes back to the model's grid linearly.
         smoothing: sigma of an in-plane Gaussian over the score, voxels that are scored; 0 for none.
         sharpening: radius of the windows in which the score follows the scan's own edges
-            (`bundle.scoring.guided_filter.sharpen`), voxels that are scored; 0 for none. After the Gaussian.
+            (`bundle.methods.guided_filter.sharpen`), voxels that are scored; 0 for none. After the Gaussian.
         across: sigma of a Gaussian across slices, in slices; 0 for none. Lesions go on from slice to slice, noise does
             not.
         precision: see `bundle.precision.autocast`.

@@ -18,8 +18,8 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform, Randomizable
 
 from ..networks.slice_unet import SliceUNet
-from ..scoring.differences import difference
 from .base import SliceMethod
+from .differences import difference
 
 __all__ = ["Denoising", "RandCoarseNoised"]
 
@@ -30,7 +30,7 @@ class Denoising(SliceMethod[SliceUNet]):
     """The residual as a MONAI inferer.
 
     Args:
-        score_with: a name from `bundle.scoring.differences.DIFFERENCES`.
+        score_with: a name from `bundle.methods.differences.DIFFERENCES`.
         kwargs: of `SliceMethod`.
     """
 

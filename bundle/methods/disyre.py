@@ -19,8 +19,8 @@ import torch
 from ..errors import WeightsError
 from ..networks.anomaly_network import AnomalyNetwork
 from ..networks.slice_unet import SliceUNet
-from ..scoring.differences import difference
 from .base import SliceMethod
+from .differences import difference
 
 __all__ = ["SEVERITIES", "Disyre"]
 
@@ -33,7 +33,7 @@ class Disyre(SliceMethod[SliceUNet | AnomalyNetwork]):
     Args:
         severities: of the ensemble, each in 1 … T; in the step-wise form the steps, falling.
         stepwise: v1 instead of v2.
-        score_with: a name from `bundle.scoring.differences.DIFFERENCES`.
+        score_with: a name from `bundle.methods.differences.DIFFERENCES`.
         kwargs: of `SliceMethod`.
     """
 

@@ -19,8 +19,8 @@ import torch
 
 from ..diffusion.bernoulli import BernoulliScheduler, flip_bits
 from ..networks.anomaly_network import AnomalyNetwork
-from ..scoring.differences import difference
 from .base import SliceMethod
+from .differences import difference
 
 __all__ = ["MaskedBernoulli", "SliceNoise", "restore_masked"]
 
@@ -86,7 +86,7 @@ class MaskedBernoulli(SliceMethod[AnomalyNetwork]):
         num_steps: reverse steps from L to 0.
         compare_with: ``code`` for D(z_org) − D(z_0), in which reconstruction errors cancel, or ``image`` for the
             paper's x − D(z_0).
-        score_with: a name from `bundle.scoring.differences.DIFFERENCES`.
+        score_with: a name from `bundle.methods.differences.DIFFERENCES`.
         seed: of the noise.
         kwargs: of `SliceMethod`.
     """

@@ -26,8 +26,8 @@ from monai.networks.schedulers import DDIMScheduler
 from ..networks.anomaly_network import AnomalyNetwork
 from ..networks.binary_autoencoder import BinaryAutoencoder
 from ..networks.fused_network import FusedNetwork
-from ..scoring.differences import difference
 from .base import SliceMethod
+from .differences import difference
 from .masked_bernoulli import SliceNoise
 
 __all__ = ["Mdps", "feature_distance", "guided_noise", "posterior_sample"]
@@ -143,7 +143,7 @@ class Mdps(SliceMethod[FusedNetwork]):
         weight: w, of the observation.
         threshold: on the first map, fixed on healthy data; above it nothing counts as observed.
         samples: drawn in each stage and averaged.
-        score_with: name from `bundle.scoring.differences.DIFFERENCES` for the pixels; ``absolute`` is the paper's.
+        score_with: name from `bundle.methods.differences.DIFFERENCES` for the pixels; ``absolute`` is the paper's.
         feature_weight: of the feature distance beside that difference.
         seed: of the noise.
         kwargs: of `SliceMethod`.

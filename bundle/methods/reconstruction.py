@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from ..networks.anomaly_network import AnomalyNetwork
-from ..scoring.differences import difference
 from .base import SliceMethod
+from .differences import difference
 
 __all__ = ["Reconstruction"]
 
@@ -18,7 +18,7 @@ class Reconstruction(SliceMethod[AnomalyNetwork]):
     """|x − D(E(x))|.
 
     Args:
-        score_with: a name from `bundle.scoring.differences.DIFFERENCES`.
+        score_with: a name from `bundle.methods.differences.DIFFERENCES`.
         kwargs: of `SliceMethod`.
     """
 

@@ -17,8 +17,8 @@ import torch.nn.functional as F
 
 from ..diffusion.bernoulli import flip_bits
 from ..networks.anomaly_network import AnomalyNetwork
-from ..scoring.differences import difference
 from .base import SliceMethod
+from .differences import difference
 
 __all__ = ["StructuredFlips"]
 
@@ -31,7 +31,7 @@ class StructuredFlips(SliceMethod[AnomalyNetwork]):
 
     Args:
         score_with: ``flips`` for the mean flip probability of the bits at a place; a name from
-            `bundle.scoring.differences.DIFFERENCES` for D(z) against D(|z − f|); ``both`` for the geometric mean of
+            `bundle.methods.differences.DIFFERENCES` for D(z) against D(|z − f|); ``both`` for the geometric mean of
             flips and ``distance``.
         distance: the difference that ``both`` takes: ``absolute``, or ``brighter`` for what is brighter than its
             restoration, since flips also mark fluid that is darker than any in training.

@@ -15,7 +15,7 @@ from torch import nn
 from ..errors import WeightsError
 from .protocol import SliceNetwork
 
-__all__ = ["in_fast_layout", "load_weights"]
+__all__ = ["in_fast_layout", "load_weights", "start_from"]
 
 Module = TypeVar("Module", bound=nn.Module)
 Network = TypeVar("Network", bound="nn.Module | SliceNetwork")
@@ -51,6 +51,11 @@ def load_weights(network: Module, path: str | Path, without: Sequence[str] = (),
         reason = " ".join(str(error).split())[:300]
         raise WeightsError(path, f"not the weights of this network ({reason})", "Take those it was made for") from error
     return in_fast_layout(network)
+
+
+def start_from(network: Module, path: str | Path | None, without: Sequence[str] = (), part: str = "") -> Module:
+    """What a training begins with: `load_weights`, or the network as it is where there is no ``path``."""
+    return load_weights(network, path, without, part) if path else network
 
 
 def _check_parts(network: nn.Module, state: Mapping[str, object], path: str | Path) -> None:
