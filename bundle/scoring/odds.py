@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 ODDS = "odds.json"  # beside the calibration that it is made with
 #: Weights, chosen on all sets of scans together: docs/decisions/0015-odds-of-findings.md.
-HEIGHT_WEIGHT, DEPTH_WEIGHT, RATE_WEIGHT = 1.0, 2.5, 2.5
+HEIGHT_WEIGHT, DEPTH_WEIGHT, RATE_WEIGHT = 1.0, 2.5, 2.65
 DEEP_MM = 12.0
 LEAST_EXCESS = 1e-3  # of a voxel that lies at the threshold: a logarithm is taken
 POINTS = 61  # of a table
