@@ -7,7 +7,7 @@ from pathlib import Path
 
 __all__ = ["__version__", "bundle_root", "default_config"]
 
-__version__ = "0.18.0"
+__version__ = "0.19.0"
 
 
 def bundle_root() -> str:
