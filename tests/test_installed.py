@@ -94,3 +94,19 @@ def test_every_package_is_installed():
     assert named == code | {"flipmap", "bundle.configs", "bundle.docs", "bundle.models", "bundle.root"}
     for name, folder in (line.split(" = ") for line in settings["options"]["package_dir"].strip().splitlines()):
         assert (ROOT / folder).is_dir(), name
+
+
+@pytest.mark.parametrize("recipe", ["Containerfile", "flipmap.def"])
+def test_a_container_has_all_that_the_package_is_built_from(recipe):
+    """Folders and files of setup.cfg: what a recipe forgets ends its build, or the command in it."""
+    path = ROOT / "container" / recipe
+    if not path.is_file():
+        pytest.skip("the repository is not here")
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    folders = {"configs", "docs", "models"}
+    folders |= {line.split(".")[0] for line in settings["options"]["packages"].split()}
+    files = {*settings["metadata"]["license_files"].split()} | {"setup.cfg", "pyproject.toml", "README.md"}
+    words = set(path.read_text(encoding="utf-8").split())
+    assert {name for name in files | {"requirements.txt"} if name not in words} == set()
+    assert {name for name in folders if f"/src/{name}" not in words} == set()
