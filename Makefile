@@ -26,7 +26,7 @@ test-slow: $(VENV)/installed
 
 # MONAI Label still lives on NumPy 1.26: what reads, maps and writes is tested there too, and without the extras, of which
 # `hospital` brings a JPEG-LS decoder that wants NumPy 2; so the bare install is tested.
-NUMPY1 = brain contract findings image_methods job main_job methods mri networks nifti odds oct place_rates scoring \
+NUMPY1 = brain contract findings image_methods job methods mri networks nifti odds oct place_rates scoring \
     units volumes
 test-numpy1: $(VENV)-numpy1/installed
 	OMP_NUM_THREADS=1 $(VENV)-numpy1/bin/$(PYTEST) $(NUMPY1:%=tests/test_%.py)
