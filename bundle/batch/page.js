@@ -191,7 +191,7 @@ function contents(row) {
       .map(text => make("th", { textContent: text })));
     const lines = row.details.map((one, number) => {
       const line = make("tr", { title: "show its slice", tabIndex: 0 }, ...[one.rank, one.where, ...(facts.odds ? [one.odds] : []), one.volume_ml.toFixed(2),
-        atMost(one.peak, row.end), one.mean.toFixed(2), one.centre_mm.join(", "), one.centre_voxel.join(", ")]
+        atMost(one.peak, row.end), one.mean.toFixed(2), one.centre_mm.map((mm) => mm.toFixed(1)).join(", "), one.centre_voxel.join(", ")]
         .map(text => make("td", { textContent: text })));
       line.addEventListener("click", () => lead(row, number));
       line.addEventListener("keydown", event => { if (event.key === "Enter") lead(row, number); });
