@@ -162,11 +162,17 @@ def several() -> str:
     """AUPRC and rates of each contrast and of the map of both."""
     with (DOCS / "evaluation" / "several.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    lines = ["| set | heads | map | AUPRC, pooled / mean | 1 % became | 0.1 % became |", "|---|---|---|---|---|---|"]
+    titles = ["set", "heads", "map", "AUPRC, pooled / mean", "1 % became", "0.1 % became"]
+    titles += ["findings", "true", "lesions hit", "F1, ISLES"]
+    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for row in rows:
         rates = [f"{float(row[f'rate_{value}']):.2%}" for value in (2, 3)]
         auprc = f"{float(row['pooled']):.3f} / {float(row['mean']):.3f}"
-        lines.append(f"| {row['set']} | {row['heads']} | {row['map']} | {auprc} | {' | '.join(rates)} |")
+        found = [
+            f"{float(row[key]):.3g}" if row[key] else "" for key in ("findings", "true", "lesions_hit", "isles_f1")
+        ]
+        cells = (row["set"], row["heads"], row["map"], auprc, *rates, *found)
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

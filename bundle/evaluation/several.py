@@ -27,12 +27,15 @@ from ..model_files import made_models_dir, own_file, refuse_shipped
 from ..pipeline.job import Job
 from ..pipeline.several import MapOfContrast, Several, fused_scores, read_shares
 from ..scoring.calibration import RARER, Calibration, write_calibration
+from ..scoring.findings import find_findings, fitting_odds, label_findings
+from ..scoring.geometry import voxel_millilitres
 from ..scoring.healthy_tissue import HealthyScan
 from ..scoring.odds import FindingOdds, odds_beside, write_odds
 from ..transforms.head import free_slices
 from ..transforms.mri import to_axial
 from .calibrate import PERCENTILE, rates_left_out
 from .healthy_findings import THRESHOLDS, healthy_scan
+from .lesion_wise import LesionWise, scan_figures
 from .metrics import Pooled
 from .untrained import Scans
 
@@ -63,6 +66,8 @@ PLACES = (
     Place("brain_wml10", "small_lesions", ("training", "test"), (), ("test",), ("test",)),
 )
 STEP = 0.05  # of the shares that are tried
+THRESHOLD = 2.0  # of the findings that are evaluated: the default
+FINDINGS = ("findings", "true", "lesions_hit", "lesions_hit_of_any", "isles_f1")
 MOST = 0.5  # of a contrast beside the first
 LOSS = 0.02  # of the mean over scans that no place may lose
 
@@ -192,7 +197,8 @@ def odds_of_several(data: Path, models_dir: Path | None = None, overwrite: bool 
 
 
 def evaluate_several(data: Path, output: Path, models_dir: Path | None = None) -> list[dict]:
-    """AUPRC and the rates of healthy voxels of each contrast and of their map, on test patients; a CSV.
+    """AUPRC and the rates of healthy voxels of each contrast and of their map, on test patients; of their map, the
+    findings that are kept by the odds of the other places (`bundle.evaluation.lesion_wise`). A CSV.
 
     Args:
         data: folder of the sets.
@@ -214,10 +220,28 @@ def evaluate_several(data: Path, output: Path, models_dir: Path | None = None) -
             free = np.concatenate([m[b & h.free] for (m, _), b, h in zip(maps, brains, ours, strict=True)])
             pooled, mean = measured.figures()
             rates = {f"rate_{value}": round(float((free >= value).mean()), 5) for value in (2, 3)}
-            rows.append({"set": place, "map": name, "heads": len(ours), "pooled": pooled, "mean": mean, **rates})
+            row = {"set": place, "map": name, "heads": len(ours), "pooled": pooled, "mean": mean, **rates}
+            rows.append(row | (_findings(several, ours) if name == several.name else dict.fromkeys(FINDINGS, "")))
             logger.info("%s", rows[-1])
     _write(output, rows)
     return rows
+
+
+def _findings(several: Several, heads: Sequence[Head]) -> dict[str, object]:
+    """`FINDINGS` of the map of several contrasts, where one false finding a scan is expected; empty without odds."""
+    odds, lesions = several.odds(THRESHOLD), LesionWise()
+    if odds is None:
+        return dict.fromkeys(FINDINGS, "")
+    for head in heads:
+        anomaly, brain, rarer = several.with_rarer(head.maps)
+        affine = next(iter(head.maps.values())).affine
+        fitting = fitting_odds(odds.without(head.place), brain, affine)
+        mask = anomaly >= THRESHOLD
+        found = find_findings(anomaly, mask, affine, THRESHOLD, brain, fitting, rarer)
+        ranks, expected = label_findings(mask, [vars(one) for one in found]), [one.expected or 0.0 for one in found]
+        lesions.add(scan_figures(ranks, expected, head.lesion, voxel_millilitres(affine), 1.0))
+    figures = lesions.figures()
+    return {name: figures[name] for name in FINDINGS}
 
 
 def _common(head: Head) -> np.ndarray:
