@@ -21,9 +21,10 @@ from ..networks.protocol import SliceNetwork
 from ..networks.weights import in_fast_layout
 from ..precision import autocast
 from ..threads import ARITHMETIC
+from ..transforms.brain_depth import brain_depth
 from .guided_filter import sharpen
 
-__all__ = ["SliceMethod", "nonzero", "smooth_across"]
+__all__ = ["SliceMethod", "nonzero", "organ_of", "smooth_across"]
 
 #: The network that a method asks; MONAI's Inferer says "any callable", which says less.
 Network = TypeVar("Network", bound=SliceNetwork)
@@ -38,6 +39,16 @@ def nonzero(volumes: torch.Tensor, channels: int) -> torch.Tensor:
     """Where a voxel is above zero in any channel; ``channels`` is their dimension, of which 1 is left."""
     # Not amax: over the single channel that scans have it takes ten times as long.
     return functools.reduce(torch.maximum, volumes.split(1, channels)) > 0
+
+
+def organ_of(inputs: torch.Tensor) -> torch.Tensor:
+    """The mask (B, 1, X, Y, Z), 0 or 1, of the organ in volumes (B, C, X, Y, Z): where the preprocessing has noted a
+    depth (`bundle.transforms.brain_depth`), or else all that is not zero.
+    """
+    volumes = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
+    depth = brain_depth(inputs)
+    organ = volumes.amax(1, keepdim=True) > 0 if depth is None else torch.as_tensor(depth > 0).to(volumes.device)
+    return organ.expand(len(volumes), 1, *volumes.shape[2:]).to(volumes.dtype)
 
 
 class SliceMethod(Inferer, Generic[Network]):

@@ -18,8 +18,7 @@ from monai.data import MetaTensor
 from monai.utils import convert_to_dst_type
 from scipy import ndimage
 
-from ..transforms.brain_depth import brain_depth
-from .base import Network, SliceMethod
+from .base import Network, SliceMethod, organ_of
 
 __all__ = ["DarkPockets"]
 
@@ -50,14 +49,9 @@ class DarkPockets(SliceMethod[Network]):
         self.blur, self.ceiling, self.margin = (float(blur[0]), float(blur[1])), float(ceiling), float(margin)
 
     def __call__(self, inputs: torch.Tensor, network: Network, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Map volumes, see `SliceMethod`. The organ is where the preprocessing has noted a depth
-        (`bundle.transforms.brain_depth`), or else all that is not zero.
-        """
+        """Map volumes, see `SliceMethod`; the organ is that of `organ_of`."""
         volumes = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
-        depth = brain_depth(inputs)
-        organ = volumes.amax(1, keepdim=True) > 0 if depth is None else torch.as_tensor(depth > 0).to(volumes.device)
-        organ = organ.expand(len(volumes), 1, *volumes.shape[2:]).to(volumes.dtype)
-        maps = super().__call__(torch.cat([volumes, organ], dim=1), network)
+        maps = super().__call__(torch.cat([volumes, organ_of(inputs)], dim=1), network)
         return convert_to_dst_type(maps, inputs)[0] if isinstance(inputs, MetaTensor) else maps
 
     def score(self, slices: torch.Tensor, numbers: torch.Tensor, network: Network) -> torch.Tensor:

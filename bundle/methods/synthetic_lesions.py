@@ -17,8 +17,7 @@ from monai.utils import convert_to_dst_type
 from ..errors import WeightsError
 from ..networks.anomaly_network import AnomalyNetwork
 from ..networks.lesion_unet import BRIGHTER, DARKER, LesionUNet
-from ..transforms.brain_depth import brain_depth
-from .base import SliceMethod
+from .base import SliceMethod, organ_of
 
 __all__ = ["SIGNS", "SyntheticLesions"]
 
@@ -51,13 +50,9 @@ class SyntheticLesions(SliceMethod[AnomalyNetwork | LesionUNet]):
     def __call__(
         self, inputs: torch.Tensor, network: AnomalyNetwork | LesionUNet, *args: Any, **kwargs: Any
     ) -> torch.Tensor:
-        """Map volumes, see `SliceMethod`. The brain is where the preprocessing has noted a depth
-        (`bundle.transforms.brain_depth`), or else all that is not zero.
-        """
+        """Map volumes, see `SliceMethod`; the brain is that of `organ_of`."""
         volumes = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
-        depth = brain_depth(inputs)
-        brain = volumes.amax(1, keepdim=True) > 0 if depth is None else torch.as_tensor(depth > 0).to(volumes.device)
-        brain = brain.expand(len(volumes), 1, *volumes.shape[2:]).to(volumes.dtype)
+        brain = organ_of(inputs)
         box, maps = _box_of(brain), torch.zeros_like(brain, dtype=torch.float32)
         # The UNet sees nothing outside: about half of the frame.
         maps[box] = super().__call__(torch.cat([volumes, brain], dim=1)[box], network)
