@@ -99,7 +99,7 @@ def noisy_images(
                 **rates,
                 "kept_1": float(np.mean([(one["expected"] <= 1).sum() for one in read])),
                 "case_score": float(np.median(scores)),
-                "highest_case_score": max(scores),
+                "highest_case_score": max(scores, default=np.nan),
                 "lowest_diseased": lowest,
             }
         )
